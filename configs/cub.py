@@ -1,0 +1,94 @@
+"""CUB-200-2011: birds with ten captions each, one label; 150 classes to train on and 50 others to test on.
+
+    python -m supcon_jax.main --config=configs/cub.py --workdir=runs/cub --config.data.root=DIR \
+        --config.damsm.frozen.trunk=inception_v3_google.pth
+
+Lay the archives out first: python -m supcon_jax.data.fetch cub --from=FOLDER_WITH_ARCHIVES.
+Hyper-parameters are the published ones of AttnGAN (batch 48 and 20, 600 epochs each), those of the label term are the
+start values of configs for arXiv 2412.03957, whose own are not public. Published: AttnGAN IS 4.36, FID 23.98 (pytorch-fid
+of 2018) or 14.01 (TensorFlow). Expect a day on one H100 for both stages.
+Words after the colon: tiny (two CPU cores), plain (one branch, no label term), damsm, attngan.
+"""
+
+from supcon_jax.config import base, choose, stage, update
+
+
+def get_config(word=""):
+    c = base()
+    scl, flip = c.get_ref("scl"), c.views.get_ref("flip")
+    update(c, {"data": {"name": "cub", "size": 256, "words": 18, "args": {"bbox_crop": True}}})
+    c.batch = 20
+    c.stages = ("damsm", "attngan")
+    c.every.update({"log": 100, "save": 4000, "sample": 4000})
+    damsm = stage(
+        c,
+        method="damsm",
+        batch=48,
+        size=299,
+        steps=110_400,  # 600 epochs of 184 steps
+        args={
+            "branches": 2, "scl": scl, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": flip,
+        },
+        nets={
+            "image": {
+                "net": "inception", "dim": 256, "width": 1.0, "size": 299, "align_corners": False, "small": False,
+                "repeats": (3, 4, 2), "frozen": True,
+            },
+            "text": {"net": "rnn", "embed": 300, "width": 256, "rnn": "lstm", "dropout": 0.5},
+        },
+        optim={
+            "model": {
+                "name": "adam", "lr": 2e-3, "b1": 0.5, "b2": 0.999, "schedule": "exponential", "decay": 0.98,
+                "floor": 2e-4, "clip": {"text": 0.25},
+            },
+        },
+        frozen={"trunk": ""},
+    )  # fmt: skip
+    adam = {"name": "adam", "lr": 2e-4, "b1": 0.5, "b2": 0.999, "schedule": "constant"}
+    attngan = stage(
+        c,
+        method="attngan",
+        steps=265_200,  # 600 epochs of 442 steps
+        args={
+            "branches": 2, "scl": scl * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
+            "z": 100, "share_noise": False, "ema": 0.999, "flip": flip,
+        },
+        nets={
+            "gen": {"net": "attngan_g", "width": 32, "sizes": (64, 128, 256), "residual": 2, "cond": 100, "mask": "correct"},
+            "disc": {"net": "attngan_d", "width": 64},
+        },
+        optim={"disc": dict(adam), "gen": dict(adam)},
+        frozen={"damsm": "stage:damsm"},
+    )  # fmt: skip
+    update(c, {"damsm": damsm, "attngan": attngan})
+    c.evals = {
+        "matching": {"every": 0, "fakes": 30_000, "reals": 3000, "seed": 0},
+        "generation": {"every": 0, "fakes": 30_000, "reals": 0, "bank": 0, "seed": 0, "networks": ("effnet_lite0",)},
+    }
+    return choose(c, word, PRESETS)
+
+
+PRESETS = {
+    "plain": {"scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}}},
+    "tiny": {
+        "batch": 8,
+        "eval_batch": 16,
+        "data": {"size": 32, "words": 12, "bad_limit": 0.2},
+        "every": {"log": 1, "save": 2, "sample": 2},
+        "damsm": {
+            "batch": 8, "size": 32, "steps": 2, "frozen": {},
+            "nets": {
+                "image": {"dim": 16, "width": 0.0625, "size": 32, "small": True, "repeats": (1, 1, 1), "frozen": False},
+                "text": {"embed": 16, "width": 16},
+            },
+        },
+        "attngan": {
+            "size": 32, "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "sizes": (8, 16, 32), "residual": 1, "cond": 8}, "disc": {"width": 2}},
+        },
+        "=evals": {"matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0}},
+    },
+}  # fmt: skip

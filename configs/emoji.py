@@ -1,0 +1,112 @@
+"""Emoji: real 64 px pictures with names and tags as captions and the subgroup as label, for machines without archives.
+
+    python -m supcon_jax.data.fetch emoji && python -m supcon_jax.data.fetch effnet_lite0
+    python -m supcon_jax.main --config=configs/emoji.py --workdir=runs/emoji
+
+Default: the full-size AttnGAN at 64 px, DAMSM from scratch; sized for one GPU. Words after the colon: small (two CPU
+cores, 32 px, for comparisons), tiny (tests), multi (group, subgroup and tags as labels, Jaccard weights), plain (one
+branch, no label term), damsm, attngan.
+"""
+
+from supcon_jax.config import base, choose, stage, update
+
+
+def get_config(word=""):
+    c = base()
+    scl, flip = c.get_ref("scl"), c.views.get_ref("flip")
+    update(c, {"data": {"name": "emoji", "size": 64, "words": 12, "crop": "resize"}})
+    c.data.args = {"labels": "single", "uses": 10, "test": 10, "skin_tones": False}
+    c.views.flip = False  # captions say left and right, and letters must not be mirrored
+    c.batch = 32
+    c.stages = ("damsm", "attngan")
+    c.every.update({"log": 50, "save": 1000, "sample": 1000})
+    damsm = stage(
+        c,
+        method="damsm",
+        batch=48,
+        steps=4000,
+        args={
+            "branches": 2, "scl": scl, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": flip,
+        },
+        nets={
+            "image": {
+                "net": "inception", "dim": 256, "width": 0.5, "size": c.data.get_ref("size"), "align_corners": False,
+                "small": True, "repeats": (3, 4, 2), "frozen": False,
+            },
+            "text": {"net": "rnn", "embed": 300, "width": 256, "rnn": "lstm", "dropout": 0.5},
+        },
+        optim={
+            "model": {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine", "clip": {"text": 0.25}},
+        },
+        frozen={"trunk": ""},
+    )  # fmt: skip
+    adam = {"name": "adam", "lr": 2e-4, "b1": 0.5, "b2": 0.999, "schedule": "constant"}
+    attngan = stage(
+        c,
+        method="attngan",
+        steps=20_000,
+        args={
+            "branches": 2, "scl": scl * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
+            "z": 100, "share_noise": False, "ema": 0.999, "flip": flip,
+        },
+        nets={
+            "gen": {"net": "attngan_g", "width": 32, "sizes": (16, 32, 64), "residual": 2, "cond": 100, "mask": "correct"},
+            "disc": {"net": "attngan_d", "width": 64},
+        },
+        optim={"disc": dict(adam), "gen": dict(adam)},
+        frozen={"damsm": "stage:damsm"},
+    )  # fmt: skip
+    update(c, {"damsm": damsm, "attngan": attngan})
+    c.evals = {
+        "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
+        "generation": {"every": 0, "fakes": 512, "reals": 0, "bank": 0, "seed": 0, "networks": ("effnet_lite0",)},
+    }
+    return choose(c, word, PRESETS)
+
+
+SMALL = {
+    "batch": 32,
+    "data": {"size": 32},
+    "every": {"log": 50, "save": 500, "sample": 500},
+    "damsm": {
+        "batch": 32, "steps": 600,
+        "nets": {"image": {"dim": 64, "width": 0.125, "repeats": (1, 1, 1)}, "text": {"embed": 64, "width": 64}},
+    },
+    "attngan": {
+        "steps": 1500,
+        "args": {"z": 32, "ema": 0.99},
+        "nets": {"gen": {"width": 16, "sizes": (8, 16, 32), "residual": 1, "cond": 32}, "disc": {"width": 8}},
+        "optim": {"disc": {"lr": 5e-4}, "gen": {"lr": 5e-4}},
+    },
+}  # fmt: skip
+
+PRESETS = {
+    "plain": {"scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}}},
+    "multi": {
+        "data": {"args": {"labels": "multi"}},
+        "damsm": {"args": {"label_mode": "jaccard"}},
+        "attngan": {"args": {"label_mode": "jaccard"}},
+    },
+    "small": SMALL,
+    "tiny": {
+        "batch": 8,
+        "eval_batch": 16,
+        "data": {"size": 32},
+        "every": {"log": 1, "save": 2, "sample": 2},
+        "damsm": {
+            "batch": 8, "steps": 2,
+            "nets": {
+                "image": {"dim": 16, "width": 0.0625, "repeats": (1, 1, 1)},
+                "text": {"embed": 16, "width": 16},
+            },
+        },
+        "attngan": {
+            "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "sizes": (8, 16, 32), "residual": 1, "cond": 8}, "disc": {"width": 2}},
+        },
+        "=evals": {"matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0}},
+    },
+}  # fmt: skip

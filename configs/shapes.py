@@ -1,0 +1,111 @@
+"""Coloured shapes: the main job on a world that needs no download and whose truth is known.
+
+    python -m supcon_jax.main --config=configs/shapes.py --workdir=runs/shapes
+
+Default: DAMSM + supervised contrast, then AttnGAN + supervised contrast, 32 px, sized for two CPU cores.
+Words after the colon: tiny (tests), long (half an hour), plain (no label term, one branch), twin (captions and labels
+shuffled against the pictures: everything must fail on it), classifier (the scorer of attributes), damsm, attngan.
+"""
+
+from supcon_jax.config import base, choose, stage, update
+
+GROUPS = (("shape", 8), ("colour", 8), ("row", 3), ("col", 3), ("size", 2))
+
+
+def get_config(word=""):
+    c = base()
+    scl, flip = c.get_ref("scl"), c.views.get_ref("flip")
+    update(c, {"data": {"name": "shapes", "words": 12, "crop": "none", "train": "train", "test": "test"}})
+    c.data.args = {"size": c.data.get_ref("size"), "records": 6000, "seed": 0, "labels": "single", "scenes": False}
+    c.views.flip = False  # captions say left and right
+    c.batch = 32
+    c.stages = ("damsm", "attngan")
+    c.every.update({"log": 50, "save": 250, "sample": 500})
+    damsm = stage(
+        c,
+        method="damsm",
+        steps=400,
+        args={
+            "branches": 2, "scl": scl, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": flip,
+        },
+        nets={
+            "image": {
+                "net": "inception", "dim": 64, "width": 0.125, "size": c.data.get_ref("size"), "align_corners": False,
+                "small": True, "repeats": (1, 1, 1), "frozen": False,
+            },
+            "text": {"net": "rnn", "embed": 64, "width": 64, "rnn": "lstm", "dropout": 0.1},
+        },
+        optim={"model": {"name": "adam", "lr": 2e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine", "clip": {"text": 0.25}}},
+    )  # fmt: skip
+    attngan = stage(
+        c,
+        method="attngan",
+        steps=1500,
+        args={
+            "branches": 2, "scl": scl * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
+            "z": 32, "share_noise": False, "ema": 0.99, "flip": flip,
+        },
+        nets={
+            "gen": {"net": "attngan_g", "width": 16, "sizes": (8, 16, 32), "residual": 1, "cond": 32, "mask": "correct"},
+            "disc": {"net": "attngan_d", "width": 8},
+        },
+        optim={
+            "disc": {"name": "adam", "lr": 5e-4, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
+            "gen": {"name": "adam", "lr": 5e-4, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
+        },
+        frozen={"damsm": "stage:damsm"},
+    )  # fmt: skip
+    classifier = stage(
+        c,
+        method="classifier",
+        steps=4000,
+        args={"groups": (), "flip": False, "noise_weight": 0.1},
+        nets={"image": {"net": "attributes", "heads": dict(GROUPS), "width": 16}},
+        optim={"model": {"name": "adam", "lr": 2e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
+    )
+    update(c, {"damsm": damsm, "attngan": attngan, "classifier": classifier})
+    c.evals = {
+        "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
+        "attributes": {
+            "every": 0, "fakes": 512, "reals": 512, "seed": 0, "weights": "",
+            "names": ("shape", "colour", "row", "col", "size"),
+        },
+        "generation": {
+            "every": 0, "fakes": 512, "reals": 512, "bank": 2048, "seed": 0, "networks": ("shapes_classifier",),
+        },
+    }  # fmt: skip
+    return choose(c, word, PRESETS)
+
+
+PRESETS = {
+    "plain": {"scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}}},
+    "twin": {"data": {"shuffle_pairs": True}},
+    "long": {},
+    "classifier": {
+        "stages": ("classifier",), "batch": 128,
+        "data": {"partner": "none", "args": {"labels": "multi", "records": 40000}},
+        "classifier": {"args": {"groups": GROUPS}},
+    },
+    "tiny": {
+        "batch": 8,
+        "eval_batch": 16,
+        "data": {"args": {"records": 256}},
+        "every": {"log": 1, "save": 2, "sample": 2},
+        "damsm": {
+            "steps": 2,
+            "nets": {"image": {"dim": 16, "width": 0.0625}, "text": {"embed": 16, "width": 16}},
+        },
+        "attngan": {
+            "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "cond": 8}, "disc": {"width": 2}},
+        },
+        "classifier": {"steps": 2, "nets": {"image": {"width": 4}}},
+        "=evals": {
+            "matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0},
+            "attributes": {"every": 0, "fakes": 16, "reals": 16, "seed": 0, "weights": "", "names": ("shape", "colour")},
+        },
+    },
+}  # fmt: skip

@@ -1,0 +1,240 @@
+"""Configs: the shared base, the tiny sizes, the word after the colon, and every check; the only door to ml_collections."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import importlib.util
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict, FieldReference
+
+
+class UserError(ValueError):
+    """A mistake the user can mend: one line that names the file or key and the fix; the program ends with code 2."""
+
+
+def base() -> ConfigDict:
+    """What every config starts from. `scl`, `batch` and `views.flip` are references that the stages follow."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "batch": 32,
+            "precision": "f32",
+            "scl": 1.0,
+            "stages": (),
+            "data": {
+                "name": "",
+                "root": "",
+                "train": "train",
+                "test": "test",
+                "size": 32,
+                "words": 18,
+                "partner": "same_label",
+                "crop": "resize_crop",
+                "threads": 2,
+                "bad_limit": 0.001,
+                "shuffle_pairs": False,
+                "args": {},
+            },
+            "views": {"flip": True},
+            "evals": {},
+            "every": {"log": 50, "save": 500, "sample": 500, "profile": ()},
+            "keep": {"latest": 2, "best": 1, "metric": "", "mode": "min"},
+            "mesh": {"data": "auto"},
+            "eval_batch": 64,
+            "networks": {"effnet_lite0": "", "fid_inception": ""},
+            "cache": "",
+            "skip_limit": 20,
+        }
+    )
+
+
+def stage(config: ConfigDict, **recipe) -> dict:
+    """One stage's part of a config: its method, steps, args, nets, optimisers and frozen towers.
+
+    Batch, size and precision follow the shared ones unless the recipe gives its own.
+    """
+    shared = {"batch": config.get_ref("batch"), "size": config.data.get_ref("size"), "frozen": {}}
+    return {**shared, **recipe}
+
+
+def choose(config: ConfigDict, word: str, presets: Mapping[str, Mapping]) -> ConfigDict:
+    """Applies the words after the colon, comma separated, in order; a word may name a stage: then only that one runs.
+
+    Raises UserError: a word that is neither a preset nor a stage.
+    """
+    for name in filter(None, (word or "").split(",")):
+        if name in presets:
+            update(config, presets[name])
+        elif name in config.stages:
+            config.stages = (name,)
+        else:
+            known = sorted({*presets, *config.stages})
+            raise UserError(f"config word {name!r} is not known; use one of: {', '.join(known)}")
+    return config.lock()
+
+
+def update(config: ConfigDict, changes: Mapping) -> None:
+    """Nested update; a whole section is replaced when given under "=key" (presets that drop an evaluation)."""
+    for key, value in changes.items():
+        if key.startswith("="):
+            config[key[1:]] = ConfigDict(value) if isinstance(value, Mapping) else value
+        elif isinstance(value, Mapping) and key in config and isinstance(config[key], ConfigDict):
+            update(config[key], value)
+        else:
+            config[key] = value
+
+
+# key pattern, accepted types, range check, what to do. The first row that matches a key decides.
+NUMBER = (int, float)
+RANGES = (
+    ("seed", int, lambda x: x >= 0, "an integer >= 0"),
+    ("precision", str, lambda x: x in ("f32", "bf16"), "f32 or bf16"),
+    ("skip_limit", int, lambda x: x > 0, "an integer > 0"),
+    ("data.partner", str, lambda x: x in ("same_label", "same_image", "none"), "same_label, same_image or none"),
+    ("data.crop", str, lambda x: x in ("resize_crop", "resize", "none"), "resize_crop, resize or none"),
+    ("data.bad_limit", NUMBER, lambda x: 0 <= x <= 1, "a share between 0 and 1"),
+    ("data.threads", int, lambda x: 0 <= x <= 256, "0 to 256"),
+    ("data.words", int, lambda x: 1 <= x <= 512, "1 to 512"),
+    ("data.size", int, lambda x: 8 <= x <= 2048, "pixels, 8 to 2048"),
+    ("keep.mode", str, lambda x: x in ("min", "max"), "min or max"),
+    ("mesh.data", (int, str), lambda x: x == "auto" or (isinstance(x, int) and x > 0), "auto or a number of devices"),
+    ("every.profile", tuple, lambda x: len(x) in (0, 2), "two steps, as (10, 20), or ()"),
+    ("every.*", int, lambda x: x >= 0, "a number of steps, 0 for never"),
+    ("keep.latest", int, lambda x: x >= 1, "at least 1"),
+    ("keep.best", int, lambda x: x >= 0, "0 or more"),
+    ("*batch", int, lambda x: x >= 2, "at least 2"),
+    ("*.steps", int, lambda x: x >= 1, "at least 1"),
+    ("*.heads.*", int, lambda x: x >= 2, "at least 2 classes"),
+    ("*.size", int, lambda x: 8 <= x <= 2048, "pixels, 8 to 2048"),
+    ("*temperature", NUMBER, lambda x: x > 0, "a number > 0 (0.1 and 0.5 are usual)"),
+    ("*scl", NUMBER, lambda x: x >= 0, "a weight >= 0; 0 drops the term"),
+    ("*_weight", NUMBER, lambda x: x >= 0, "a weight >= 0"),
+    ("*.args.branches", int, lambda x: x in (1, 2), "1 or 2"),
+    ("*.args.inter", NUMBER, lambda x: x >= 0, "a weight >= 0"),
+    ("*.args.inner", NUMBER, lambda x: x >= 0, "a weight >= 0"),
+    ("*.args.ema", NUMBER, lambda x: 0 <= x < 1, "a decay in [0, 1)"),
+    ("*.args.group", int, lambda x: x >= 2, "at least 2"),
+    ("*.lr", NUMBER, lambda x: x > 0, "a number > 0"),
+    ("*.b1", NUMBER, lambda x: 0 <= x < 1, "a number in [0, 1)"),
+    ("*.b2", NUMBER, lambda x: 0 <= x < 1, "a number in [0, 1)"),
+    ("*.fakes", int, lambda x: x >= 2, "at least 2"),
+)
+
+
+def check(config: ConfigDict) -> None:
+    """Every value against its range. Raises UserError naming the key, the value and what it may be."""
+    for key, value in flat(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{key}={value}: must be a finite number")
+        for pattern, types, good, what in RANGES:
+            if fnmatch.fnmatchcase(key, pattern):
+                kinds = types if isinstance(types, tuple) else (types,)
+                fits = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+                if not fits or not good(value):
+                    raise UserError(f"config.{key}={value!r}: must be {what}")
+                break
+    for name in config.stages:
+        if name not in config:
+            raise UserError(f"config.stages names {name!r}, but there is no such stage in the config")
+
+
+def flat(config: Mapping, prefix: str = "") -> dict:
+    """{"data.size": 32, ...}"""
+    out = {}
+    for key in sorted(config.keys()):
+        value = config[key]
+        if isinstance(value, Mapping | ConfigDict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value.get() if isinstance(value, FieldReference) else value
+    return out
+
+
+def plain(config) -> dict:
+    """Nested dicts, lists and numbers, ready for JSON; references are resolved."""
+    return json.loads(config.to_json_best_effort() if isinstance(config, ConfigDict) else json.dumps(config))
+
+
+def digest(tree: Mapping) -> str:
+    """A short hash of a plain config."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def difference(old: Mapping, new: Mapping) -> list[str]:
+    """Lines "key: old -> new" for all that differs between two plain configs."""
+    a, b = flat(old), flat(new)
+    return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+
+
+def find(path: str) -> pathlib.Path:
+    """A config file: as given, or the shipped one of that name, so that configs/cub.py works outside the clone.
+
+    Raises UserError: neither is there; the line lists the shipped ones.
+    """
+    here = pathlib.Path(path)
+    if here.is_file():
+        return here
+    package = pathlib.Path(__file__).parent
+    shipped = [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
+    for folder in shipped:
+        inside = folder / pathlib.Path(*here.parts[1:] if here.parts[:1] == ("configs",) else here.parts)
+        if inside.is_file():
+            return inside
+    names = sorted({f"configs/{file.name}" for folder in shipped for file in folder.glob("*.py") if file.stem[0] != "_"})
+    raise UserError(f"no config file {path}; shipped ones: {', '.join(names)}")
+
+
+def load(path: str) -> ConfigDict:
+    """"configs/cub.py:attngan,tiny" -> its checked config. Raises UserError as `find` and `choose` do."""
+    file, _, word = path.partition(":")
+    file = find(file)
+    spec = importlib.util.spec_from_file_location(f"supcon_jax_config_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(word)
+    check(config)
+    return config
+
+
+def override(config: ConfigDict, settings: Mapping[str, str]) -> ConfigDict:
+    """Command-line values on a config: {"damsm.args.scl": "0"}, parsed to the type that stands there.
+
+    Raises UserError: an unknown key (with the nearest known one) or a value of the wrong type.
+    """
+    import ast
+    import difflib
+
+    known = flat(config)
+    for key, text in settings.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1) or difflib.get_close_matches(
+                key.split(".")[-1], [k.split(".")[-1] for k in known], 1
+            )
+            hint = f"; did you mean config.{near[0]}?" if near else ""
+            raise UserError(f"config.{key} is not a key of this config{hint}")
+        old = known[key]
+        try:
+            value = text if isinstance(old, str) else ast.literal_eval(text.capitalize() if isinstance(old, bool) else text)
+        except (ValueError, SyntaxError):
+            value = text
+        if isinstance(old, str) and key == "mesh.data" and text.isdigit():
+            value = int(text)
+        if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if isinstance(old, tuple) and not isinstance(value, tuple):
+            value = tuple(value) if isinstance(value, list) else (value,)
+        if type(value) is not type(old) and key != "mesh.data":
+            raise UserError(f"config.{key}={text}: must be of type {type(old).__name__}, as {old!r}")
+        *path, leaf = key.split(".")
+        node = config
+        for part in path:
+            node = node[part]
+        with node.ignore_type():
+            node[leaf] = value
+    check(config)
+    return config

@@ -1,0 +1,20 @@
+"""The names and shapes of what a batch holds: b rows of this process, v views, all numpy.
+
+image     u8[b, v, size, size, 3]   RGB; turned to floats on the device
+text      i32[b, v, words]          word ids, 0 behind text_len (absent without a vocabulary)
+text_len  i32[b, v]                 at least 1
+label     i32[b, v]                 class of each view's record; -1 everywhere in an unlabelled set
+          or f32[b, v, c]           multi-hot
+index     i32[b, v]                 record of each view; -1 in a row that is not valid
+valid     f32[b]                    only in evaluation: 0 for a row that fills up the last batch or stands in for an
+                                    unusable record. Its pixels and words are some good record's; count it nowhere.
+
+v = 1 without a partner, else 2: the record and its partner.
+"""
+
+IMAGE = "image"
+TEXT = "text"
+TEXT_LEN = "text_len"
+LABEL = "label"
+INDEX = "index"
+VALID = "valid"

@@ -1,0 +1,167 @@
+"""AttnGAN with two parameter-sharing branches and supervised contrast over labels."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.core import Aux, Player, Task
+from supcon_jax.gans import game
+from supcon_jax.losses import adversarial
+from supcon_jax.views import image as views
+
+
+def attngan(
+    nets,
+    tx,
+    about,
+    *,
+    branches=2,
+    scl=0.2,
+    temperature=0.5,
+    label_mode="single",
+    inter=1.0,
+    inner=1.0,
+    damsm_weight=5.0,
+    gammas=(4.0, 5.0, 10.0),
+    class_mask=True,
+    group=48,
+    kl_weight=1.0,
+    z=100,
+    share_noise=False,
+    ema=0.999,
+    flip=True,
+) -> Task:
+    """AttnGAN: a generator of several scales with word attention, one discriminator for each scale.
+
+        L_D = sum_b sum_k [ 1/2 (real_u + real_c) + 1/3 (fake_u + fake_c + wrong_c) ]
+        L_G = sum_b [ sum_k (u_k + c_k) + damsm_weight (w0 + w1 + s0 + s1) + kl_weight KL ] + scl * L_SCL(fakes, texts)
+
+    Xu et al. 2018, arXiv 1711.10485, with the losses of their code; L_SCL in the spirit of arXiv 2412.03957.
+
+    nets: "gen", "disc" (one module per scale), and the frozen encoders "image" and "text" (frozen["damsm"]).
+    branches: 1 or 2; both share all parameters. BatchNorm works within a branch; its averages take the branches' mean.
+    scl: weight of the label term on the last scale's fakes; 0 leaves it out of the program.
+    z: size of the latent noise. share_noise: one draw for both branches.
+    ema: decay of the averaged generator (parameters only), which sampling and scores use.
+    Returns a Task: players "disc" and "gen", heads "generate", "image", "text".
+    Differs from: the original code, whose BatchNorm averages of D also count the generator's pass (never read there).
+    """
+    cond = nets["gen"].cond
+    sizes = nets["gen"].sizes
+    options = {
+        "damsm_weight": damsm_weight, "gammas": gammas, "class_mask": class_mask, "group": group, "scl": scl,
+        "temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner,
+    }  # fmt: skip
+
+    def init(key, batch):
+        n, t = batch["text"].shape[0], batch["text"].shape[-1]
+        d = nets["text"].width
+        sentence = jnp.zeros((n, d))
+        kg, *kd = jax.random.split(key, 1 + len(sizes))
+        gen = nets["gen"].init(
+            kg, jnp.zeros((n, z)), sentence, jnp.zeros((n, t, d)), jnp.ones((n, t), bool), jnp.zeros((n, cond)),
+            train=False,
+        )  # fmt: skip
+        disc = {
+            f"d{s}": net.init(k, jnp.zeros((n, s, s, 3)), sentence, train=False)
+            for k, s, net in zip(kd, sizes, nets["disc"])
+        }
+        return {
+            "params": {"gen": gen["params"], "disc": {name: x["params"] for name, x in disc.items()}},
+            "stats": {"gen": gen["batch_stats"], "disc": {name: x["batch_stats"] for name, x in disc.items()}},
+            "memory": {"ema": jax.tree.map(jnp.copy, gen["params"])},
+        }
+
+    def play(params, state, frozen, batch, key):
+        """The fakes of every branch, as both players see them, with what they were made from."""
+        texts = game.encode_text(nets, frozen, batch["text"][:, :branches], batch["text_len"][:, :branches])
+        words, sentence, valid = texts
+        latent, eps = game.noise(jax.random.fold_in(key, 1), words.shape[0], branches, z, cond, share_noise)
+
+        def branch(latent, sentence, words, valid, eps):
+            variables = {"params": params["gen"], "batch_stats": state.stats["gen"]}
+            return nets["gen"].apply(
+                variables, latent, sentence, words, valid, eps, train=True, mutable=["batch_stats"]
+            )  # fmt: skip
+
+        (images, mu, logvar, _), stats = jax.vmap(branch, 1, (1, 0))(latent, sentence, words, valid, eps)
+        return images, mu, logvar, branch_mean(stats["batch_stats"]), words, sentence
+
+    def disc(params, state, frozen, batch, key):
+        images, _, _, _, _, sentence = play(params, state, frozen, batch, key)
+        real = views.signed(batch["image"][:, :branches])
+        real = views.flip(real, jax.random.fold_in(key, 2)) if flip else real
+        judge = jax.vmap(lambda *a: judge_pair(nets, params["disc"], state.stats["disc"], *a), 1, 0)
+        values, stats, metrics = judge(real, jax.lax.stop_gradient(images), sentence)
+        metrics = {name: x.sum() for name, x in metrics.items()}
+        return values.sum(), Aux(metrics, branch_mean(stats), state.memory)
+
+    def gen(params, state, frozen, batch, key):
+        images, mu, logvar, stats, words, sentence = play(params, state, frozen, batch, key)
+        fool = jax.vmap(lambda *a: fool_all(nets, params["disc"], state.stats["disc"], *a), 1, 0)
+        values, metrics = fool(images, sentence)
+        metrics = {name: x.sum() for name, x in metrics.items()}
+        kl = sum(adversarial.kl(mu[:, b], logvar[:, b]) for b in range(branches))
+        match, parts = game.matching_terms(nets, frozen, images[-1], words, sentence, batch, about, options)
+        total = values.sum() + kl_weight * kl + match
+        return total, Aux(metrics | {"kl": kl, **parts}, stats, state.memory)
+
+    def generate(state, frozen, batch, key):
+        words, sentence, valid = game.encode_text(nets, frozen, batch["text"][:, None], batch["text_len"][:, None])
+        latent, eps = game.noise(key, words.shape[0], 1, z, cond, False)
+        images, *_ = nets["gen"].apply(
+            game.generator_variables(state), latent[:, 0], sentence[:, 0], words[:, 0], valid[:, 0], eps[:, 0],
+            train=False,
+        )  # fmt: skip
+        return images[-1]
+
+    players = (Player("disc", disc, tx["disc"]), Player("gen", gen, tx["gen"]))
+    heads = {"generate": generate, **game.code_heads(nets)}
+    return Task(init, players, after=lambda state: game.averaged(state, ema), heads=heads)
+
+
+def branch_mean(stats):
+    """BatchNorm averages after one update by each branch, [v, ...] -> the branches' mean."""
+    return jax.tree.map(lambda x: x.mean(0), stats)
+
+
+def judge_pair(nets, params, stats, real, fakes, sentence):
+    """The discriminators' loss on one branch: real [n, h, w, 3], fakes one per scale, sentence [n, d].
+
+    Returns (f32[], statistics after it, metrics by name).
+    """
+    total, new, metrics = 0.0, {}, {}
+    for net, fake, truth in zip(nets["disc"], fakes, views.pyramid(real, [x.shape[1] for x in fakes])):
+        name = f"d{fake.shape[1]}"
+        own = {"params": params[name], "batch_stats": stats[name]}
+
+        def run(method, *args, net=net, own=own):
+            out, changed = net.apply(own, *args, method=method, mutable=["batch_stats"])
+            own |= changed
+            return out
+
+        h_real, h_fake = run("code", truth, True), run("code", fake, True)
+        value, parts = adversarial.discriminator(
+            real_cond=run("cond", h_real, sentence, True),
+            fake_cond=run("cond", h_fake, sentence, True),
+            wrong_cond=run("cond", h_real[:-1], sentence[1:], True),
+            real=net.apply(own, h_real, method="uncond"),
+            fake=net.apply(own, h_fake, method="uncond"),
+        )
+        total, new[name] = total + value, own["batch_stats"]
+        metrics |= {f"{name}/{key}": x for key, x in parts.items()}
+    return total, new, metrics
+
+
+def fool_all(nets, params, stats, fakes, sentence):
+    """The generator's adversarial loss on one branch against the discriminators of all scales."""
+    total, metrics = 0.0, {}
+    for net, fake in zip(nets["disc"], fakes):
+        name = f"d{fake.shape[1]}"
+        own = {"params": params[name], "batch_stats": stats[name]}
+        (_, cond, uncond), _ = net.apply(own, fake, sentence, True, mutable=["batch_stats"])
+        value, parts = adversarial.generator(fake_cond=cond, fake=uncond)
+        total = total + value
+        metrics |= {f"{name}/{key}": x for key, x in parts.items()}
+    return total, metrics

@@ -1,0 +1,95 @@
+"""What every text-to-image GAN here shares: branches, frozen encoders, matching and label terms, the averaged generator."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.losses import contrast, match
+from supcon_jax.ops.arrays import unit
+from supcon_jax.views.image import signed
+
+
+def encode_text(nets, frozen, text, text_len):
+    """Codes of the frozen text encoder for texts [n, v, t]: words [n, v, t, d], sentence [n, v, d], valid [n, v, t]."""
+    variables = {"params": frozen["damsm"]["params"]["text"]}
+    n, v, t = text.shape
+    words, sentence = nets["text"].apply(variables, text.reshape(n * v, t), text_len.reshape(n * v))
+    valid = jnp.arange(t)[None, None] < text_len[..., None]
+    words, sentence = jax.lax.stop_gradient((words, sentence))
+    return words.reshape(n, v, t, -1), sentence.reshape(n, v, -1), valid
+
+
+def encode_image(nets, frozen, images):
+    """Codes of the frozen image encoder: images [n, h, w, 3] in [-1, 1] -> regions [n, r, d], code [n, d]."""
+    damsm = frozen["damsm"]
+    variables = {"params": damsm["params"]["image"], "batch_stats": damsm["stats"]["image"]}
+    return nets["image"].apply(variables, images, train=False)
+
+
+def noise(key, n, branches, z, cond, share):
+    """Latent noise [n, v, z] and that of the conditioning augmentation [n, v, cond]; one draw for all branches if shared."""
+    k1, k2 = jax.random.split(key)
+    rows = 1 if share else branches
+    draw = jax.random.normal(k1, (n, rows, z)), jax.random.normal(k2, (n, rows, cond))
+    return tuple(jnp.broadcast_to(x, (n, branches, x.shape[-1])) for x in draw)
+
+
+def matching_terms(nets, frozen, fakes, words, sentence, batch, about, options):
+    """DAMSM of the fakes of every branch and the label term over all of them.
+
+    fakes: [n, v, h, w, 3]; words [n, v, t, d]; sentence [n, v, d]; batch: text_len, label and index [n, v, ...].
+    options: damsm_weight, gammas, class_mask, group, scl, temperature, label_mode, inter, inner.
+    Returns (f32[], metrics by name): damsm_weight * sum_b (w0 + w1 + s0 + s1) + scl * L_SCL. The texts are frozen,
+    so their inner block, which would carry no gradient, is left out of L_SCL.
+    """
+    n, v = fakes.shape[:2]
+    regions, code = encode_image(nets, frozen, fakes.reshape(n * v, *fakes.shape[2:]))
+    regions, code = regions.reshape(n, v, *regions.shape[1:]), code.reshape(n, v, -1)
+    total, metrics = 0.0, {}
+    for b in range(v if options["damsm_weight"] else 0):
+        label = batch["label"][:, b] if options["class_mask"] and batch["label"].ndim == 2 else None
+        w0, w1 = match.words(
+            regions[:, b], words[:, b], batch["text_len"][:, b], label,
+            gammas=options["gammas"], group=options["group"],
+        )  # fmt: skip
+        s0, s1 = match.sentences(code[:, b], sentence[:, b], label, gamma=options["gammas"][2], sums=about.sums)
+        total = total + options["damsm_weight"] * (w0 + w1 + s0 + s1)
+        metrics |= {f"{name}_{b}": value for name, value in zip(("w0", "w1", "s0", "s1"), (w0, w1, s0, s1))}
+    if options["scl"]:
+        rows = {name: batch[name][:, :v].reshape(n * v, *batch[name].shape[2:]) for name in ("label", "index")}
+        term, parts = contrast.label_supcon(
+            unit(code.reshape(n * v, -1)), unit(sentence.reshape(n * v, -1)), rows["label"], index=rows["index"],
+            scale=1 / options["temperature"], inter=options["inter"], inner=options["inner"],
+            label_mode=options["label_mode"], text_inner=False, sums=about.sums,
+        )  # fmt: skip
+        total = total + options["scl"] * term
+        metrics |= {"scl": term, **parts}
+    return total, metrics
+
+
+def averaged(state, decay):
+    """The state with its averaged generator moved: ema <- decay * ema + (1 - decay) * gen, parameters only.
+
+    BatchNorm averages stay the live ones, as in the original codes.
+    """
+    ema = jax.tree.map(lambda e, p: e * decay + p * (1 - decay), state.memory["ema"], state.params["gen"])
+    return state.replace(memory={**state.memory, "ema": ema})
+
+
+def generator_variables(state):
+    """The averaged generator with the live BatchNorm averages: what sampling uses."""
+    return {"params": state.memory["ema"], "batch_stats": state.stats["gen"]}
+
+
+def code_heads(nets):
+    """The frozen encoders as heads "image" and "text"; both take a batch without a branch axis."""
+
+    def image(state, frozen, batch, key):
+        return encode_image(nets, frozen, signed(batch["image"]))
+
+    def text(state, frozen, batch, key):
+        words, sentence, _ = encode_text(nets, frozen, batch["text"][:, None], batch["text_len"][:, None])
+        return words[:, 0], sentence[:, 0]
+
+    return {"image": image, "text": text}

@@ -1,0 +1,164 @@
+"""The command line: python -m supcon_jax.main --config=configs/shapes.py --workdir=runs/shapes [--config.KEY=VALUE]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import pathlib
+import sys
+import time
+
+from supcon_jax import config as configs
+from supcon_jax.config import UserError
+
+log = logging.getLogger("supcon_jax")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one mode. Returns the exit code: 0, or 2 after one line about what the user can mend."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    try:
+        flags, settings = parse(sys.argv[1:] if argv is None else argv)
+        MODES[flags.mode](flags, settings)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(argv: list[str]):
+    """Flags, and the settings "--config.KEY=VALUE" as a dict. Raises UserError: an unknown flag."""
+    settings = {}
+    rest = []
+    words = iter(argv)
+    for word in words:
+        if word.startswith("--config."):
+            key, equals, value = word[len("--config.") :].partition("=")
+            settings[key] = value if equals else next(words, "")
+        else:
+            rest.append(word)
+    parser = Parser(prog="python -m supcon_jax.main", description=__doc__)
+    parser.add_argument("--config", help="a config file, its presets after a colon: configs/shapes.py:tiny")
+    parser.add_argument("--workdir", help="folder that holds everything a run writes")
+    parser.add_argument("--mode", default="train", choices=sorted(MODES), help="what to do (train)")
+    parser.add_argument("--from", dest="source", help="sample: a work folder, a weight file, or shipped weights: shapes")
+    parser.add_argument("--prompt", action="append", default=[], help="sample: a caption; may be given again")
+    parser.add_argument("--prompts", help="sample: a file with one caption a line")
+    parser.add_argument("--number", type=int, default=4, help="sample: pictures for each caption (4)")
+    parser.add_argument("--seed", type=int, default=0, help="sample: of the noise (0)")
+    parser.add_argument("--print_config", action="store_true", help="train: print the config and end")
+    return parser.parse_args(rest), settings
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UserError(f"{message}; --help lists the flags")
+
+
+def ready(flags, settings) -> tuple[dict, pathlib.Path]:
+    """The plain config of the run and its folder; starts jax with the compilation cache on."""
+    if not flags.config:
+        raise UserError("--config=FILE is missing; the first to try: --config=configs/shapes.py")
+    config = configs.override(configs.load(flags.config), settings)
+    if flags.print_config:
+        print(json.dumps(configs.plain(config), indent=1, sort_keys=True))
+        raise SystemExit(0)
+    if not flags.workdir:
+        raise UserError("--workdir=DIR is missing: the folder that holds everything the run writes")
+    start_jax()
+    workdir = pathlib.Path(flags.workdir)
+    return configs.plain(config) | {"workdir": str(workdir)}, workdir
+
+
+def start_jax() -> None:
+    """Compilation cache in ~/.cache/supcon_jax (or $JAX_COMPILATION_CACHE_DIR): a restart compiles nothing again."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "supcon_jax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # bit-exact resume needs the same program: autotuning results are taken from the cache too
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "all")
+
+
+def train(flags, settings) -> None:
+    """Runs the config's stages in order; finished ones are skipped, broken ones go on where they stopped."""
+    config, workdir = ready(flags, settings)
+    from supcon_jax.build import stage
+    from supcon_jax.train import loop
+
+    spent = {}
+    for name in config["stages"]:
+        began = time.monotonic()
+        said = stage.done(config, name, workdir)
+        if said:
+            log.info("%s: finished before (%d steps), skipped", name, said["steps"])
+        else:
+            built = stage.build(config, name, workdir)
+            state, values = loop.train(built.run)
+            built.finish(state, values)
+            said = {"numbers": values}
+        spent[name] = time.monotonic() - began
+        show(name, said["numbers"])
+    total = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in spent.items())
+    print(f"done: {total}; everything lies in {workdir}")
+
+
+def evaluate(flags, settings) -> None:
+    """Evaluates the newest checkpoint of every stage that has one, and writes the numbers with their protocols."""
+    config, workdir = ready(flags, settings)
+    from supcon_jax.build import stage
+    from supcon_jax.train import loop
+
+    found = False
+    for name in config["stages"]:
+        if not (workdir / name / "checkpoints").is_dir():
+            continue
+        built = stage.build(config, name, workdir)
+        loop.settle(built.run)
+        state, _, saved = loop.begin(built.run)
+        saved.close()
+        found = True
+        values = {}
+        for evaluation in built.run.evals:
+            values |= {f"{evaluation.name}/{key}": value for key, value in evaluation.fn(state).items()}
+        show(f"{name} at step {int(state.step)}", values)
+    if not found:
+        raise UserError(f"{workdir} holds no checkpoint of {', '.join(config['stages'])}: train first")
+
+
+def show(name: str, values: dict[str, float]) -> None:
+    for key, value in sorted(values.items()):
+        print(f"{name}  {key}  {value:.6g}")
+
+
+def sample(flags, settings) -> None:
+    """Pictures from captions: a grid and single PNGs."""
+    if not flags.source:
+        raise UserError("--from is missing: a work folder, a weight file, or shipped weights such as --from=shapes")
+    if flags.number < 1:
+        raise UserError(f"--number={flags.number}: at least 1")
+    prompts = list(flags.prompt)
+    if flags.prompts:
+        file = pathlib.Path(flags.prompts)
+        if not file.is_file():
+            raise UserError(f"--prompts={file}: no such file; give one caption a line")
+        prompts += [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    if not prompts:
+        raise UserError('no caption: give --prompt "a small red circle" or --prompts FILE')
+    start_jax()
+    from supcon_jax import api
+
+    folder = pathlib.Path(flags.workdir or "samples")
+    for line in api.sample(flags.source, prompts, folder, number=flags.number, seed=flags.seed):
+        print(line)
+
+
+MODES = {"train": train, "eval": evaluate, "sample": sample}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

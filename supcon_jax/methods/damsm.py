@@ -1,0 +1,131 @@
+"""Image and text encoders pretrained by word and sentence matching, with supervised contrast over labels."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.core import EMPTY, Aux, Player, Task
+from supcon_jax.losses import contrast, match
+from supcon_jax.ops.arrays import unit
+from supcon_jax.views import image as views
+
+
+def damsm(
+    nets,
+    tx,
+    about,
+    *,
+    branches=2,
+    scl=1.0,
+    temperature=0.5,
+    label_mode="single",
+    inter=1.0,
+    inner=1.0,
+    gammas=(4.0, 5.0, 10.0),
+    class_mask=True,
+    group=48,
+    flip=True,
+) -> Task:
+    """DAMSM on each branch plus label-guided supervised contrast over both.
+
+        L = sum_b [w0 + w1 + s0 + s1](branch b) + scl * L_SCL(images and texts of all branches)
+
+    DAMSM: Xu et al. 2018, arXiv 1711.10485, eq. 7-11, as their code computes it (no 1/gamma2 root).
+    L_SCL: in the spirit of arXiv 2412.03957 (whose exact form is not public): inter-modal and inner-modal SupCon.
+
+    nets: "image" -> (regions [n, r, d], code [n, d]), "text" -> (words [n, t, d], sentence [n, d]).
+    branches: 1 or 2; how many of the batch's pairs are used.
+    scl: weight of the label term; 0 leaves it out of the program.
+    temperature, label_mode, inter, inner: of L_SCL, see losses.contrast.label_supcon.
+    gammas: attention, word and score sharpness.
+    class_mask: pairs of one class are no negatives of each other (single labels only).
+    group: the words score compares texts and images within groups of this many rows.
+    flip: mirror images at random.
+    Returns a Task with the player "model" and the heads "image" and "text".
+    """
+
+    def init(key, batch):
+        k1, k2 = jax.random.split(key)
+        picture = views.signed(batch["image"][:, 0])
+        image = nets["image"].init(k1, picture, train=False)
+        text = nets["text"].init(k2, batch["text"][:, 0], batch["text_len"][:, 0], train=False)
+        image, _ = split_trunk(image, nets["image"].frozen)
+        params = {"image": image["params"], "text": text["params"]}
+        return {"params": {"model": params}, "stats": {"model": {"image": image.get("batch_stats", {})}}}
+
+    def loss(params, state, frozen, batch, key):
+        dropout, mirror = jax.random.split(jax.random.fold_in(key, 1))
+        own, stats = params["model"], state.stats["model"]["image"]
+        pictures = views.signed(batch["image"][:, :branches])
+        pictures = views.flip(pictures, mirror) if flip else pictures
+        variables = join_trunk(own["image"], stats, frozen)
+        (regions, code), new = nets["image"].apply(variables, merge(pictures), train=True, mutable=["batch_stats"])
+        words, sentence = nets["text"].apply(
+            {"params": own["text"]},
+            merge(batch["text"][:, :branches]),
+            merge(batch["text_len"][:, :branches]),
+            train=True,
+            rngs={"dropout": dropout},
+        )
+        with jax.numpy_dtype_promotion("standard"):
+            total, metrics = matching(regions, code, words, sentence, batch)
+            if scl:
+                term, parts = contrast.label_supcon(
+                    unit(code), unit(sentence), merge(batch["label"][:, :branches]), index=merge(batch["index"][:, :branches]),
+                    scale=1 / temperature, inter=inter, inner=inner, label_mode=label_mode, sums=about.sums,
+                )  # fmt: skip
+                total = total + scl * term
+                metrics |= {"scl": term, **parts}
+        new = split_trunk(new, nets["image"].frozen)[0].get("batch_stats", {})
+        return total, Aux(metrics, {"image": new}, state.memory)
+
+    def matching(regions, code, words, sentence, batch):
+        total, metrics = 0.0, {}
+        for b in range(branches):
+            label = batch["label"][:, b] if class_mask and batch["label"].ndim == 2 else None
+            branch = [x.reshape(-1, branches, *x.shape[1:])[:, b] for x in (regions, code, words, sentence)]
+            w0, w1 = match.words(branch[0], branch[2], batch["text_len"][:, b], label, gammas=gammas, group=group)
+            s0, s1 = match.sentences(branch[1], branch[3], label, gamma=gammas[2], sums=about.sums)
+            total = total + w0 + w1 + s0 + s1
+            metrics |= {f"{name}_{b}": value for name, value in zip(("w0", "w1", "s0", "s1"), (w0, w1, s0, s1))}
+        return total, metrics
+
+    return Task(init, (Player("model", loss, tx["model"]),), heads=heads(nets))
+
+
+def heads(nets):
+    """"image" and "text" of trained encoders: what evaluation and the GAN stage read."""
+
+    def image(state, frozen, batch, key):
+        variables = join_trunk(state.params["model"]["image"], state.stats["model"]["image"], frozen)
+        return nets["image"].apply(variables, views.signed(batch["image"]), train=False)
+
+    def text(state, frozen, batch, key):
+        return nets["text"].apply({"params": state.params["model"]["text"]}, batch["text"], batch["text_len"])
+
+    return {"image": image, "text": text}
+
+
+def split_trunk(variables, frozen: bool):
+    """Variables of the image encoder without and with only its trunk; a trunk that trains stays where it is."""
+    if not frozen:
+        return variables, EMPTY
+    own = {kind: {name: x for name, x in tree.items() if name != "trunk"} for kind, tree in variables.items()}
+    return own, {kind: tree["trunk"] for kind, tree in variables.items() if "trunk" in tree}
+
+
+def join_trunk(params, stats, frozen):
+    """Variables of the image encoder, its frozen trunk put back where there is one."""
+    trunk = frozen.get("trunk")
+    if trunk is None:
+        return {"params": params, "batch_stats": stats}
+    return {
+        "params": {**params, "trunk": trunk["params"]},
+        "batch_stats": {**stats, "trunk": trunk["batch_stats"]},
+    }
+
+
+def merge(x):
+    """[n, v, ...] -> [n * v, ...], row = i * v + branch, which moves nothing between devices."""
+    return jnp.reshape(x, (-1, *x.shape[2:]))

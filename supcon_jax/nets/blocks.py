@@ -1,0 +1,91 @@
+"""Pieces that the text-to-image networks share."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.nets import init
+from supcon_jax.nets.norm import BatchNorm
+
+DType = jax.typing.DTypeLike | None
+JITTER = 0.02  # standard deviation of the initial batch-norm scales in AttnGAN's family
+
+
+def glu(x):
+    """Gated linear unit over the last axis: first half * sigmoid(second half)."""
+    value, gate = jnp.split(x, 2, axis=-1)
+    return value * jax.nn.sigmoid(gate)
+
+
+def leaky(x):
+    """Leaky ReLU with slope 0.2."""
+    return jax.nn.leaky_relu(x, 0.2)
+
+
+def double(x):
+    """Nearest-neighbour upsampling by two: [n, h, w, c] -> [n, 2h, 2w, c]."""
+    n, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
+
+
+def conv3(features: int, dtype: DType, name: str) -> nn.Conv:
+    """3 x 3 convolution, padding 1, no bias."""
+    return nn.Conv(features, (3, 3), padding=1, use_bias=False, kernel_init=init.orthogonal, dtype=dtype, name=name)
+
+
+def down4(features: int, dtype: DType, name: str) -> nn.Conv:
+    """4 x 4 convolution, stride 2, padding (1, 1) on both axes (not "SAME" by name: PyTorch's layout), no bias."""
+    return nn.Conv(features, (4, 4), strides=2, padding=1, use_bias=False, kernel_init=init.orthogonal, dtype=dtype,
+                   name=name)
+
+
+class Up(nn.Module):
+    """Nearest x2, 3 x 3 convolution to 2 * features, batch norm, GLU: [n, h, w, .] -> [n, 2h, 2w, features]."""
+
+    features: int
+    dtype: DType = None
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        h = conv3(2 * self.features, self.dtype, "conv")(double(x))
+        return glu(BatchNorm(jitter=JITTER, name="norm")(h, train=train))
+
+
+class Residual(nn.Module):
+    """x + norm(conv(glu(norm(conv(x))))), channel count kept."""
+
+    dtype: DType = None
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        c = x.shape[-1]
+        h = conv3(2 * c, self.dtype, "conv0")(x)
+        h = glu(BatchNorm(jitter=JITTER, name="norm0")(h, train=train))
+        h = conv3(c, self.dtype, "conv1")(h)
+        return x + BatchNorm(jitter=JITTER, name="norm1")(h, train=train)
+
+
+def attend(x, words, valid=None, mask: str = "correct"):
+    """Each pixel's mixture of words.
+
+        a_qt = softmax_t <x_q, w_t>,   context_q = sum_t a_qt w_t
+
+    Xu et al. 2018, arXiv 1711.10485, eq. 2 and 3.
+
+    x: [n, h, w, c]; words: [n, t, c], already in the pixels' space; valid: bool[n, t], all True if left out.
+    mask: "correct", or "compat": the published AttnGAN code masks row b * h * w + q of the scores with the words of
+        sample (b * h * w + q) mod n; released weights were trained so.
+    Returns (context [n, h, w, c], attention [n, h, w, t]). A sample without a valid word spreads evenly.
+    """
+    n, h, w, c = x.shape
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    logits = jnp.einsum("nqc,ntc->nqt", x.reshape(n, h * w, c), words, preferred_element_type=wide)
+    if valid is not None:
+        if mask == "compat":
+            keep = valid[jnp.arange(n * h * w) % n].reshape(n, h * w, -1)
+        else:
+            keep = jnp.broadcast_to(valid[:, None, :], logits.shape)
+        logits = jnp.where(keep, logits, jnp.finfo(wide).min)
+    weight = jax.nn.softmax(logits, axis=-1)
+    context = jnp.einsum("nqt,ntc->nqc", weight.astype(x.dtype), words)
+    return context.reshape(n, h, w, c), weight.reshape(n, h, w, -1)

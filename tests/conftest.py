@@ -1,0 +1,23 @@
+"""What every test shares: eight simulated devices, strict ranks, our warnings as errors, a compilation cache."""
+
+import os
+import pathlib
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402  (the flags above must stand before the first import)
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "supcon_jax" / "tests"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def pytest_addoption(parser):
+    """`--fixtures DIR`: directory of reference numbers for tests/golden. Takes the name from pytest's own listing of
+    fixtures, which stays there as --funcargs."""
+    listing = parser.optparser._option_string_actions.pop("--fixtures", None)
+    if listing is not None:
+        listing.option_strings.remove("--fixtures")
+    parser.addoption("--fixtures", dest="fixtures", default=None, metavar="DIR", help="reference numbers for tests/golden")

@@ -1,0 +1,74 @@
+"""Checks one function in every dress: eager and compiled, one device and eight, float32, bfloat16 and float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from supcon_jax.ops import rows, sharded
+
+
+@functools.cache
+def mesh(devices):
+    """A mesh of the first so many devices with one Auto axis, "data"."""
+    return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+
+
+@functools.cache
+def door(devices):
+    """The door for so many devices: the definition for none, gather for one and more."""
+    return sharded.gather(mesh(devices)) if devices else rows.dense
+
+
+def split(array, devices):
+    """The array with its rows split over devices, where they divide; on all of them else."""
+    rows_divide = np.ndim(array) > 0 and len(array) % devices == 0
+    return jax.device_put(array, NamedSharding(mesh(devices), PartitionSpec("data") if rows_divide else PartitionSpec()))
+
+
+def dress(fn, args, *, full=False, sums=True, rtol=1e-5, grad_rtol=1e-4):
+    """Compares fn, which gives one scalar, with itself in float64, compiled, on one device.
+
+    fn: called as fn(*args), with `sums=` too unless sums is False. args: numpy arrays; gradients are compared for the
+    floating ones, relative to the largest entry. Always: float32, compiled, on one and on eight devices. full: eager
+    float32, eager float64, float64 on eight devices and bfloat16 inputs too.
+    Returns (value, gradients) in float64.
+    """
+    args = [np.asarray(a) for a in args]
+    moving = tuple(i for i, a in enumerate(args) if np.issubdtype(a.dtype, np.floating))
+
+    def run(dtype, devices, compiled, inputs):
+        used = functools.partial(fn, sums=door(devices)) if sums else fn
+        both = jax.value_and_grad(used, moving)
+        cast = [jnp.asarray(a, dtype) if i in moving else jnp.asarray(a) for i, a in enumerate(inputs)]
+        if devices:
+            cast = [split(a, devices) for a in cast]
+        value, grads = (jax.jit(both) if compiled else both)(*cast)
+        for grad, i in zip(grads, moving, strict=True):
+            assert grad.shape == inputs[i].shape and grad.dtype == dtype
+        return np.float64(value), [np.asarray(g, np.float64) for g in grads]
+
+    def check(name, got, want, rtol, grad_rtol):
+        np.testing.assert_allclose(got[0], want[0], rtol=rtol, atol=rtol, err_msg=f"value, {name}")
+        for i, g, w in zip(moving, got[1], want[1], strict=True):
+            bound = grad_rtol * np.abs(w).max() + grad_rtol * 1e-2
+            np.testing.assert_allclose(g, w, rtol=0, atol=bound, err_msg=f"gradient of argument {i}, {name}")
+
+    with jax.numpy_dtype_promotion("strict"):
+        with jax.enable_x64(True):
+            want = run(jnp.float64, 0, True, args)
+            assert np.isfinite(want[0]) and all(np.isfinite(g).all() for g in want[1])
+            if full:
+                check("float64, eager", run(jnp.float64, 0, False, args), want, 1e-12, 1e-10)
+                check("float64, 8 devices", run(jnp.float64, 8, True, args), want, 1e-12, 1e-10)
+        check("float32, compiled", run(jnp.float32, 0, True, args), want, rtol, grad_rtol)
+        check("float32, 8 devices", run(jnp.float32, 8, True, args), want, rtol, grad_rtol)
+        if full:
+            check("float32, eager", run(jnp.float32, 0, False, args), want, rtol, grad_rtol)
+            low = [np.asarray(jnp.asarray(a, jnp.bfloat16), np.float64) if i in moving else a for i, a in enumerate(args)]
+            with jax.enable_x64(True):
+                near = run(jnp.float64, 0, True, low)
+            check("bfloat16, 8 devices", run(jnp.bfloat16, 8, True, low), near, 1e-2, 2e-2)
+    return want

@@ -1,0 +1,79 @@
+"""Scores of evals against those of the published evaluation codes."""
+
+import numpy as np
+import pytest
+
+from supcon_jax.evals.fid import frechet, gaussian, inception_score, kid, mmd2, prdc
+from supcon_jax.evals.knn import ranking, scores
+from supcon_jax.evals.retrieval import ranks, recalls, summary
+
+
+@pytest.mark.golden("fid")
+def test_fid(case):
+    x = case.arrays()
+    if "features1" in x:
+        one, two = gaussian(x["features1"]), gaussian(x["features2"])
+        np.testing.assert_allclose(one[0], x["mu1"], rtol=1e-7, atol=1e-10)
+        np.testing.assert_allclose(one[1], x["sigma1"], rtol=1e-7, atol=1e-10)
+        lacking = min(len(x["features1"]), len(x["features2"])) <= x["features1"].shape[1]
+    else:
+        one, two, lacking = (x["mu1"], x["sigma1"]), (x["mu2"], x["sigma2"]), False
+    rtol, atol = (1e-4, 1e-3) if lacking else (1e-7, 1e-8)
+    np.testing.assert_allclose(frechet(*one, *two), x["fid"], rtol=rtol, atol=atol)
+    single = [np.float32(a) for a in (*one, *two)]
+    np.testing.assert_allclose(frechet(*single), x["fid"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.golden("inception_score")
+def test_inception_score(case):
+    x = case.arrays()
+    got = inception_score(x["logits"], int(x["splits"]), x.get("permutation"))
+    np.testing.assert_allclose(got, (x["mean"], x["std"]), rtol=1e-5, atol=1e-10)
+
+
+@pytest.mark.golden("kid")
+def test_kid(case):
+    x = case.arrays()
+    f1, f2 = x["features1"], x["features2"]
+    for kind in ("unbiased", "biased", "u_statistic"):
+        np.testing.assert_allclose(mmd2(f1, f2, kind), x[kind], rtol=1e-6, err_msg=kind)
+    rows = x["subset_idx1"], x["subset_idx2"]
+    each = [mmd2(f1[i], f2[j]) for i, j in zip(*rows, strict=True)]
+    np.testing.assert_allclose(each, x["subset_mmd2"], rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(kid(f1, f2, rows=rows), (x["kid_mean"], x["kid_std"]), rtol=1e-6)
+
+
+@pytest.mark.golden("prdc")
+def test_prdc(case):
+    x = case.arrays()
+    for name, value in prdc(x["real"], x["fake"], int(x["k"])).items():
+        np.testing.assert_allclose(value, x[name], rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.golden("retrieval")
+def test_retrieval(case):
+    x = case.arrays()
+    c = int(x["captions_per_image"])
+    forth, back, top = ranks(x["image"], x["text"], c, chunk=7)
+    np.testing.assert_array_equal(forth, x["i2t_ranks"])
+    np.testing.assert_array_equal(back, x["t2i_ranks"])
+    if "i2t_top1" in x:
+        np.testing.assert_array_equal(top, x["i2t_top1"])
+    got = recalls(x["image"], x["text"], c)
+    for way in ("i2t", "t2i"):
+        values = [got[f"{way}_{name}"] for name in ("r1", "r5", "r10", "median", "mean")]
+        np.testing.assert_allclose(values, x[way], rtol=1e-12)
+    assert summary(forth)["r1"] == got["i2t_r1"]
+
+
+@pytest.mark.golden("knn")
+def test_knn(case):
+    x = case.arrays()
+    k, classes, temperature = int(x["k"]), int(x["num_classes"]), float(x["temperature"])
+    got = scores(x["query"], x["bank"], x["bank_labels"], k=k, classes=classes, temperature=temperature, chunk=11)
+    np.testing.assert_allclose(got, x["scores"], rtol=1e-5, atol=1e-10)
+    order = ranking(got)
+    np.testing.assert_array_equal(order, x["predicted"])
+    truth = x["query_labels"][:, None]
+    np.testing.assert_allclose(100 * np.mean((order[:, :1] == truth).any(1)), x["top1"], rtol=1e-12)
+    np.testing.assert_allclose(100 * np.mean((order[:, :5] == truth).any(1)), x["top5"], rtol=1e-12)

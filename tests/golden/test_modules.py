@@ -1,0 +1,281 @@
+"""Networks against the published PyTorch codes: outputs, gradients and running averages through the converters alone."""
+
+import functools
+import json
+from typing import NamedTuple
+
+import families
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import read_cases
+
+from supcon_jax.convert import attngan, damsm, inception, rename, tensors
+from supcon_jax.nets.attngan import Discriminator, Generator
+from supcon_jax.nets.inception import ImageEncoder, Inception
+from supcon_jax.nets.text import TextEncoder
+from supcon_jax.ops import resize
+
+
+class Net(NamedTuple):
+    """A network under test. run(module, variables, inputs, train) gives (named outputs, changed state)."""
+
+    module: object
+    table: list
+    run: object
+    objective: str = ""  # how the names of the outputs in the objective begin; all of them if empty
+    # Inception: in flat parts of a picture the maxima over windows are ties, and the gradient may go to any of them;
+    # through 94 layers float32 keeps outputs to 1e-4 of the largest entry, no longer of each one (float64 does)
+    deep: bool = False
+
+
+def pixels(a):
+    """Pictures of PyTorch (n, c, h, w) to ours."""
+    return a.transpose(0, 2, 3, 1)
+
+
+def planes(a):
+    return a.transpose(0, 3, 1, 2)
+
+
+def discriminator(case, config, arrays):
+    def run(module, variables, x, train):
+        out, state = module.apply(variables, pixels(x["image"]), x["cond"], train, mutable=["batch_stats"])
+        h, cond, uncond = out
+        return {"features": planes(h), "cond_prob": jax.nn.sigmoid(cond), "uncond_prob": jax.nn.sigmoid(uncond)}, state
+
+    return Net(Discriminator(config["size"], config["DF_DIM"]), attngan.discriminator(config["size"]), run)
+
+
+def generator(case, config, arrays):
+    sizes = tuple(64 * 2**i for i in range(config["BRANCH_NUM"]))
+    module = Generator(config["GF_DIM"], sizes, config["R_NUM"], config["CONDITION_DIM"],
+                       case.entry.get("mask", "correct"))
+    return Net(module, attngan.generator(sizes), run_generator, "img")
+
+
+def run_generator(module, variables, x, train):
+    words = x["word_embs"].transpose(0, 2, 1)
+    out, state = module.apply(variables, x["z_code"], x["sent_emb"], words, ~x["mask"], x["eps"], train=train,
+                              mutable=["batch_stats"])
+    images, mu, logvar, attention = out
+    named = {f"img{i}": planes(a) for i, a in enumerate(images)} | {f"att{i}": planes(a) for i, a in enumerate(attention)}
+    return named | {"mu": mu, "logvar": logvar}, state
+
+
+def text(case, config, arrays):
+    assert config["nlayers"] == 1, "TextEncoder has one layer"
+    longest = arrays["eval/words"].shape[-1]
+
+    def run(module, variables, x, train):
+        words, sentence = module.apply(variables, x["captions"], x["cap_lens"], train=train)
+        return {"words": words[:, :longest].transpose(0, 2, 1), "sentence": sentence}, {}
+
+    module = TextEncoder(config["ntoken"], config["ninput"], config["nhidden"], config["rnn"].lower(),
+                         bidirectional=config["bidirectional"])
+    return Net(module, damsm.text(), run)
+
+
+def image_encoder(case, config, arrays):
+    side = arrays["eval/regions"].shape[-1]
+
+    def run(module, variables, x, train):
+        (regions, code), state = module.apply(variables, pixels(x["image"]), train=train, mutable=["batch_stats"])
+        return {"regions": planes(regions.reshape(len(code), side, side, -1)), "code": code}, state
+
+    return Net(ImageEncoder(config["nef"], 1 / config["width_divisor"]), damsm.image(), run, deep=True)
+
+
+def fid_inception(case, config, arrays):
+    def run(module, variables, x, train):
+        image = 2 * resize.bilinear(pixels(x["image"]), (299, 299)) - 1
+        taps, state = module.apply(variables, image, train=train, mutable=["batch_stats"])
+        maps = [taps["64"], taps["192"], taps["768"], taps["2048"][:, None, None, :]]
+        return {f"block{i}": planes(a) for i, a in enumerate(maps)}, state
+
+    return Net(Inception(1 / config["width_divisor"], count_pad=False, last_pool="max"), inception.wrapped(), run, deep=True)
+
+
+NETS = {"attngan_d64": discriminator, "attngan_d128": discriminator, "attngan_d256": discriminator,
+        "attngan_g": generator, "attngan_rnn_gru": text, "attngan_rnn_lstm": text,
+        "damsm_cnn_inception_w16": image_encoder, "fid_inception_w16": fid_inception}
+
+
+@functools.cache
+def compiled(module, run, summed, train, graded):
+    """(objective, (outputs, state)) of a network, with gradients by parameters and inputs if the file has some."""
+
+    def objective(params, moving, stats, still):
+        outputs, state = run(module, {"params": params, "batch_stats": stats}, moving | still, train)
+        return sum(jnp.square(outputs[n]).mean() for n in summed), (outputs, state)
+
+    return jax.jit(jax.value_and_grad(objective, (0, 1), has_aux=True) if graded else objective)
+
+
+def output_names(expected):
+    """Names of the outputs that one mode of a file holds, samples counted under the whole array's name."""
+    heads = {name.removesuffix("_shape") for name in expected if name.endswith("_shape")}
+    derived = {f"{head}_{tail}" for head in heads for tail in ("s2", "s4", "s8", "stats", "shape")}
+    plain = {n for n in expected if n not in derived and not n.startswith("after/") and n != "objective"}
+    return tuple(sorted(n for n in plain | heads if not n.startswith("grad_")))
+
+
+class Tolerance(NamedTuple):
+    rtol: float    # outputs
+    atol: float
+    grad: float    # gradients, relative to the largest entry
+    scalar: float
+    stored: float  # outputs and gradients that the file holds in float32
+
+
+SINGLE = Tolerance(1e-4, 1e-5, 1e-3, 1e-3, 1e-4)
+DOUBLE = Tolerance(1e-7, 1e-10, 1e-7, 1e-7, 1e-6)
+
+
+def summary(a):
+    return np.array([a.mean(), a.std(), np.abs(a).max(), np.linalg.norm(a.ravel())])
+
+
+def compare(got, expected, name, tol, gradient=False, of_largest=False):
+    """One array, whole or as the file samples it (every k-th entry of the last two axes, and four numbers of all)."""
+    got = np.asarray(got)
+    found = False
+    for key, a in expected.items():
+        if key == name or key in (f"{name}_s2", f"{name}_s4", f"{name}_s8"):
+            step = 1 if key == name else int(key[-1])
+            mine = got if step == 1 else got[..., ::step, ::step]
+        elif key == f"{name}_stats":
+            mine = summary(got.astype(np.float64))
+        elif key == f"{name}_shape":
+            assert got.shape == tuple(a), key
+            continue
+        else:
+            continue
+        found = True
+        assert mine.shape == a.shape, key
+        stored = a.dtype == np.float32 and tol is DOUBLE
+        if gradient:
+            scale = np.abs(a).max()
+            rtol, atol = 0, (tol.stored if stored else tol.grad) * scale + min(1e-6, tol.atol)
+        else:
+            rtol = tol.stored if stored else tol.rtol
+            atol = max(tol.atol, rtol * np.abs(a).max()) if of_largest else tol.atol
+        np.testing.assert_allclose(mine, a, rtol=rtol, atol=atol, err_msg=key)
+    assert found, f"the file has no {name}"
+
+
+def flat(picture):
+    """Whether much of a picture is of one colour, so that maxima over windows are ties."""
+    return (np.diff(picture, axis=-1) == 0).mean() > 0.01
+
+
+def compare_loosely(got, expected, name, tol):
+    """A gradient that ties may move between neighbours: its sum stays, its norm about."""
+    mean, _, largest, norm = expected[f"{name}_stats"]
+    got = np.asarray(got, np.float64)
+    np.testing.assert_allclose(got.mean(), mean, rtol=tol.grad, atol=tol.grad * largest / np.sqrt(got.size), err_msg=name)
+    np.testing.assert_allclose(np.linalg.norm(got), norm, rtol=0.1, err_msg=name)
+    assert got.shape == tuple(expected[f"{name}_shape"])
+
+
+def leaf(tree, path):
+    for part in path.split("/"):
+        tree = tree[part]
+    return tree
+
+
+def check_mode(net, variables, arrays, mode, tol):
+    expected = {k.removeprefix(f"{mode}/"): a for k, a in arrays.items() if k.startswith(f"{mode}/")}
+    inputs = {k.removeprefix("in/"): a for k, a in arrays.items() if k.startswith("in/")}
+    names = output_names(expected)
+    graded = "grad_names" in expected
+    moving = {k for k in inputs if any(e == f"grad_{k}" or e.startswith(f"grad_{k}_") for e in expected)}
+    fn = compiled(net.module, net.run, tuple(n for n in names if n.startswith(net.objective)), mode == "train", graded)
+    width = np.float64 if tol is DOUBLE else np.float32
+    cast = {k: a.astype(width) if a.dtype.kind == "f" else a.astype(np.int32) if a.dtype.kind == "i" else a
+            for k, a in inputs.items()}
+    still = {k: a for k, a in cast.items() if k not in moving}
+    with jax.default_matmul_precision("highest"):
+        out = fn(variables["params"], {k: cast[k] for k in moving}, variables.get("batch_stats", {}), still)
+    (value, (outputs, state)), grads = out if graded else (out, None)
+    for name in names:
+        compare(outputs[name], expected, name, tol, of_largest=net.deep and tol is SINGLE)
+    for name, a in expected.items():
+        if name.startswith("after/"):
+            path, layout = rename.place(name.removeprefix("after/"), net.table)
+            stats, _, inner = path.partition("/")
+            np.testing.assert_allclose(leaf(state[stats], inner), layout(a), tol.rtol, tol.atol, err_msg=name)
+    if graded:
+        np.testing.assert_allclose(value, expected["objective"], rtol=tol.scalar, err_msg="objective")
+        for name in moving:
+            if net.deep and flat(inputs[name]):
+                compare_loosely(grads[1][name], expected, f"grad_{name}", tol)
+            else:
+                compare(grads[1][name], expected, f"grad_{name}", tol, gradient=True)
+        check_parameters(net.table, grads[0], expected, tol)
+
+
+def check_parameters(table, grads, expected, tol):
+    """Every parameter's gradient by its norm, one in full."""
+    placed = {name: rename.place(name, table) for name in expected["grad_names"].tolist()}
+    norms = [np.linalg.norm(np.asarray(leaf(grads, path.removeprefix("params/"))).ravel())
+             for path, _ in placed.values()]
+    # a norm that nothing but rounding makes is held to the largest one
+    atol = tol.grad * 1e-3 * expected["grad_norms"].max()
+    for name, mine, theirs in zip(placed, norms, expected["grad_norms"], strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=tol.grad, atol=atol, err_msg=name)
+    assert len(placed) == len(jax.tree.leaves(grads)), "a parameter without a reference gradient"
+    path, layout = placed[str(expected["grad_param_name"])]
+    mine = leaf(grads, path.removeprefix("params/"))
+    compare(mine, {"grad_param": layout(expected["grad_param"])}, "grad_param", tol, gradient=True)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.golden(*sorted(families.MODULES))
+def test_module(case, bits):
+    arrays = case.arrays()
+    config = json.loads(str(arrays["config"]))
+    net = network(case.file, case)
+    modes = [m for m in ("eval", "train") if any(k.startswith(f"{m}/") for k in arrays)]
+    assert modes and config
+    with jax.enable_x64(bits == 64):
+        tol, kind = (DOUBLE, jnp.float64) if bits == 64 else (SINGLE, jnp.float32)
+        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, kind), shapes(net, arrays))
+        variables = rename.load(tensors.read(case.weights), net.table, like)
+        for mode in modes:
+            check_mode(net, variables, arrays, mode, tol)
+
+
+NETWORKS = {}
+
+
+def network(file, case):
+    """The same Net for the same file, so that its compiled functions are found again."""
+    if (case.folder, file) not in NETWORKS:
+        arrays = case.arrays()
+        NETWORKS[case.folder, file] = NETS[case.family](case, json.loads(str(arrays["config"])), arrays)
+    return NETWORKS[case.folder, file]
+
+
+def shapes(net, arrays):
+    """What the network's variables look like: `init` traced on the file's inputs, through the same run function."""
+    inputs = {k.removeprefix("in/"): a for k, a in arrays.items() if k.startswith("in/")}
+
+    class Initial:
+        def apply(self, _, *args, mutable=None, **options):
+            found.append(jax.eval_shape(lambda key: net.module.init(key, *args, **options), jax.random.key(0)))
+            raise StopIteration
+
+    found = []
+    with pytest.raises(StopIteration):
+        jax.eval_shape(lambda x: net.run(Initial(), None, x, False), inputs)
+    return found[0]
+
+
+def test_every_family_has_its_test(request):
+    cases = read_cases(request.config.getoption("--fixtures") or request.path.parent)
+    assert cases, "a directory without a case"
+    unknown = sorted({case.family for case in cases} - families.KNOWN)
+    assert not unknown, f"no test for {unknown}: write one, or enter them in families.py"
+    assert set(NETS) == families.MODULES

@@ -1,0 +1,228 @@
+"""The definitions once more, slowly: float64 numpy, plain loops over rows and keys, one equation each.
+
+Nothing here shares code or tricks with the library (no shifts, no masks inside sums): a disagreement means that one is wrong.
+"""
+
+import math
+
+import numpy as np
+
+
+def row_sums(q, k, scale, w, out):
+    """Row sums, straight from the definition: (lse, pos, wgt, cnt, top) over the keys j with not out[i, j].
+
+    A row without keys gives lse = top = -inf.
+    """
+    q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
+    scale = np.broadcast_to(np.asarray(scale, np.float64), len(q))
+    lse, pos, wgt, cnt, top = (np.zeros(len(q)) for _ in range(5))
+    for i in range(len(q)):
+        exact, best = [], -math.inf
+        for j in range(len(k)):
+            if out[i, j]:
+                continue
+            s = scale[i] * sum(a * b for a, b in zip(q[i], k[j], strict=True))
+            exact.append(s)
+            best = max(best, s)
+            pos[i] += w[i, j] * s
+            wgt[i] += w[i, j]
+            cnt[i] += w[i, j] > 0
+        lse[i] = best + math.log(math.fsum(math.exp(s - best) for s in exact)) if exact else -math.inf
+        top[i] = best
+    return lse, pos, wgt, cnt, top
+
+
+# ---- weights w_ij, label sets as Python sets --------------------------------------------------------------------------
+
+
+def sets(label):
+    return [set(np.flatnonzero(row).tolist()) for row in np.asarray(label)]
+
+
+def matrix(a, b, of):
+    return np.array([[float(of(x, y)) for y in b] for x in a])
+
+
+def same_label(a, b):
+    return matrix(a, b, lambda x, y: x == y and x >= 0)
+
+
+def any_label(a, b):
+    return matrix(sets(a), sets(b), lambda x, y: len(x & y) > 0)
+
+
+def all_labels(a, b):
+    return matrix(sets(a), sets(b), lambda x, y: x == y and len(x) > 0)
+
+
+def jaccard(a, b, threshold=0.0):
+    def value(x, y):
+        j = len(x & y) / len(x | y) if x & y else 0.0
+        return j if j >= threshold else 0.0
+
+    return matrix(sets(a), sets(b), value)
+
+
+def idf(a, b):
+    """w_ij = sum over shared labels / sum over the union of log(N / n_l); N keys, n_l of them with label l."""
+    keys = sets(b)
+    weight = {}
+    for label in range(np.asarray(b).shape[1]):
+        n = sum(label in key for key in keys)
+        weight[label] = math.log(len(keys) / n) if n else 0.0
+
+    def value(x, y):
+        union = sum(weight[one] for one in x | y)
+        return sum(weight[one] for one in x & y) / union if union > 0 else 0.0
+
+    return matrix(sets(a), keys, value)
+
+
+# ---- contrast ---------------------------------------------------------------------------------------------------------
+
+
+def supcon_rows(q, k, w, scale, out, norm="weight"):
+    """L_out of each anchor, arXiv 2004.11362 eq. 2: -1/norm_i sum_p w_ip log( e^{s_ip} / sum_a e^{s_ia} ); NaN if empty."""
+    q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
+    scale = np.broadcast_to(np.asarray(scale, np.float64), len(q))
+    values = np.full(len(q), np.nan)
+    for i in range(len(q)):
+        keys = [j for j in range(len(k)) if not out[i, j]]
+        positives = [j for j in keys if w[i, j] > 0]
+        if not positives:
+            continue
+        s = {j: scale[i] * float(q[i] @ k[j]) for j in keys}
+        best = max(s.values())
+        below = best + math.log(math.fsum(math.exp(s[a] - best) for a in keys))
+        divisor = len(positives) if norm == "count" else sum(w[i, j] for j in positives)
+        values[i] = -sum(w[i, p] * (s[p] - below) for p in positives) / divisor
+    return values
+
+
+def supcon(q, k, w, scale, out, empty="drop", base=None, norm="weight"):
+    values = supcon_rows(q, k, w, scale, out, norm)
+    if base is not None:
+        values = values / (np.asarray(scale) * base)
+    if empty == "zero":
+        return float(np.nan_to_num(values).mean())
+    return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0
+
+
+def mulsupcon(q, k, yq, yk, scale, out, weighted):
+    """MulSupCon: a term for each (anchor, label) with positives; plain: mean over terms; weighted: 1 / (|Y_i| n) each."""
+    q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
+    per_anchor = []
+    for i in range(len(q)):
+        keys = [j for j in range(len(k)) if not out[i, j]]
+        below = math.log(sum(math.exp(scale * float(q[i] @ k[j])) for j in keys))
+        terms = []
+        for label in np.flatnonzero(yq[i]):
+            positives = [j for j in keys if yk[j][label]]
+            if positives:
+                terms.append(-sum(scale * float(q[i] @ k[p]) - below for p in positives) / len(positives))
+        if terms:
+            per_anchor.append(terms)
+    if weighted:
+        return sum(sum(terms) / len(terms) for terms in per_anchor) / len(per_anchor)
+    return sum(map(sum, per_anchor)) / sum(map(len, per_anchor))
+
+
+def info_nce(q, k, scale):
+    """arXiv 1807.03748 eq. 4: mean over i of -log( e^{s_ii} / sum_j e^{s_ij} )."""
+    total = 0.0
+    for i in range(len(q)):
+        total -= math.log(math.exp(scale * float(q[i] @ k[i])) / sum(math.exp(scale * float(q[i] @ key)) for key in k))
+    return total / len(q)
+
+
+def ntxent(a, b, scale):
+    """arXiv 2002.05709 eq. 1 over both orders of every pair, all other 2n - 1 rows in the denominator."""
+    z = np.concatenate([a, b]).astype(np.float64)
+    n, total = len(a), 0.0
+    for i in range(2 * n):
+        below = sum(math.exp(scale * float(z[i] @ z[j])) for j in range(2 * n) if j != i)
+        total -= math.log(math.exp(scale * float(z[i] @ z[(i + n) % (2 * n)])) / below)
+    return total / (2 * n)
+
+
+def label_supcon(image, text, w_inter, w_inner, scale):
+    """L_inter = (V->T + T->V)/2 with the own caption among the keys, L_inner = (V->V + T->T)/2 without the row itself."""
+    n = len(image)
+    nothing, self_ = np.zeros((n, n), bool), np.eye(n, dtype=bool)
+    inter = [supcon(a, c, w_inter, scale, nothing) for a, c in ((image, text), (text, image))]
+    inner = [supcon(a, a, w_inner, scale, self_) for a in (image, text)]
+    return sum(inter) / 2, sum(inner) / 2
+
+
+# ---- matching ---------------------------------------------------------------------------------------------------------
+
+
+def softmax(x):
+    e = [math.exp(v - max(x)) for v in x]
+    return np.array(e) / sum(e)
+
+
+def cosine(a, b):
+    return float(a @ b) / max(float(np.sqrt(a @ a) * np.sqrt(b @ b)), 1e-8)
+
+
+def attend(regions, words, gamma):
+    """arXiv 1711.10485 eqs. 7-9 for the valid words of one caption: (context [t, d], alpha [t, r])."""
+    share = np.array([softmax([float(e @ h) for e in words]) for h in regions]).T
+    alpha = np.array([softmax(gamma * row) for row in share])
+    return np.array([sum(a * h for a, h in zip(row, regions, strict=True)) for row in alpha]), alpha
+
+
+def matching(score, label, gamma):
+    """Cross entropies of the own pair along rows and columns; same label and another pair: left out of both."""
+    n = len(score)
+    keep = [[j for j in range(n) if j == i or label is None or label[i] < 0 or label[i] != label[j]] for i in range(n)]
+    rows = [math.log(sum(math.exp(gamma * (score[i][j] - score[i][i])) for j in keep[i])) for i in range(n)]
+    columns = [math.log(sum(math.exp(gamma * (score[j][i] - score[i][i])) for j in keep[i])) for i in range(n)]
+    return sum(rows) / n, sum(columns) / n
+
+
+def words(regions, words, text_len, label, gammas):
+    """arXiv 1711.10485 eqs. 10-12 as the authors' code has them: R_ij = log sum_w e^{gamma_2 cos(e_jw, c_ijw)}."""
+    n = len(regions)
+    score = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            caption = np.asarray(words[j][: text_len[j]], np.float64)
+            context, _ = attend(np.asarray(regions[i], np.float64), caption, gammas[0])
+            score[i, j] = math.log(
+                sum(math.exp(gammas[1] * cosine(e, c)) for e, c in zip(caption, context, strict=True))
+            )
+    return matching(score, label, gammas[2])
+
+
+def sentences(code, sentence, label, gamma):
+    code, sentence = np.asarray(code, np.float64), np.asarray(sentence, np.float64)
+    return matching([[cosine(g, f) for f in sentence] for g in code], label, gamma)
+
+
+# ---- adversarial ------------------------------------------------------------------------------------------------------
+
+
+def kl(mu, logvar):
+    """arXiv 1612.03242 eq. 2, mean over entries."""
+    terms = [1 + v - m * m - math.exp(v) for m, v in zip(np.ravel(mu), np.ravel(logvar), strict=True)]
+    return -0.5 * sum(terms) / len(terms)
+
+
+def bce(logits, real):
+    p = [1 / (1 + math.exp(-x)) for x in np.ravel(logits)]
+    return -sum(math.log(v if real else 1 - v) for v in p) / len(p)
+
+
+def discriminator(real_cond, fake_cond, wrong_cond, real=None, fake=None):
+    """arXiv 1711.10485 eq. 6 with mismatched pairs, weights as in the authors' code."""
+    bad = bce(fake_cond, False) + bce(wrong_cond, False)
+    if real is None:
+        return bce(real_cond, True) + bad / 2
+    return (bce(real, True) + bce(real_cond, True)) / 2 + (bce(fake, False) + bad) / 3
+
+
+def hinge(logits, real):
+    values = [max(0.0, 1 - x if real else 1 + x) for x in np.ravel(logits)]
+    return sum(values) / len(values)
