@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import pathlib
 import sys
 import time
 
 from supcon_jax import config as configs
+from supcon_jax import shard
 from supcon_jax.config import UserError
 
 log = logging.getLogger("supcon_jax")
@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def ready(flags, settings) -> tuple[dict, pathlib.Path]:
-    """The plain config of the run and its folder; starts jax with the compilation cache on."""
+    """The plain config of the run and its folder; starts jax. Raises UserError: a flag is missing, a bad config."""
     if not flags.config:
         raise UserError("--config=FILE is missing; the first to try: --config=configs/shapes.py")
     config = configs.override(configs.load(flags.config), settings)
@@ -68,41 +68,20 @@ def ready(flags, settings) -> tuple[dict, pathlib.Path]:
         raise SystemExit(0)
     if not flags.workdir:
         raise UserError("--workdir=DIR is missing: the folder that holds everything the run writes")
-    start_jax()
-    workdir = pathlib.Path(flags.workdir)
-    return configs.plain(config) | {"workdir": str(workdir)}, workdir
-
-
-def start_jax() -> None:
-    """Compilation cache in ~/.cache/supcon_jax (or $JAX_COMPILATION_CACHE_DIR): a restart compiles nothing again."""
-    import jax
-
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "supcon_jax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    # bit-exact resume needs the same program: autotuning results are taken from the cache too
-    jax.config.update("jax_persistent_cache_enable_xla_caches", "all")
+    shard.start()
+    return configs.plain(config), pathlib.Path(flags.workdir)
 
 
 def train(flags, settings) -> None:
     """Runs the config's stages in order; finished ones are skipped, broken ones go on where they stopped."""
     config, workdir = ready(flags, settings)
-    from supcon_jax.build import stage
-    from supcon_jax.train import loop
+    from supcon_jax.build import run
 
     spent = {}
     for name in config["stages"]:
         began = time.monotonic()
-        said = stage.done(config, name, workdir)
-        if said:
-            log.info("%s: finished before (%d steps), skipped", name, said["steps"])
-        else:
-            built = stage.build(config, name, workdir)
-            state, values = loop.train(built.run)
-            built.finish(state, values)
-            said = {"numbers": values}
+        show(name, run.train_stage(config, name, workdir))
         spent[name] = time.monotonic() - began
-        show(name, said["numbers"])
     total = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in spent.items())
     print(f"done: {total}; everything lies in {workdir}")
 
@@ -110,24 +89,14 @@ def train(flags, settings) -> None:
 def evaluate(flags, settings) -> None:
     """Evaluates the newest checkpoint of every stage that has one, and writes the numbers with their protocols."""
     config, workdir = ready(flags, settings)
-    from supcon_jax.build import stage
-    from supcon_jax.train import loop
+    from supcon_jax.build import run
 
-    found = False
-    for name in config["stages"]:
-        if not (workdir / name / "checkpoints").is_dir():
-            continue
-        built = stage.build(config, name, workdir)
-        loop.settle(built.run)
-        state, _, saved = loop.begin(built.run)
-        saved.close()
-        found = True
-        values = {}
-        for evaluation in built.run.evals:
-            values |= {f"{evaluation.name}/{key}": value for key, value in evaluation.fn(state).items()}
-        show(f"{name} at step {int(state.step)}", values)
+    found = [name for name in config["stages"] if (workdir / name / "checkpoints").is_dir()]
     if not found:
         raise UserError(f"{workdir} holds no checkpoint of {', '.join(config['stages'])}: train first")
+    for name in found:
+        step, values = run.evaluate_stage(config, name, workdir)
+        show(f"{name} at step {step}", values)
 
 
 def show(name: str, values: dict[str, float]) -> None:
@@ -149,7 +118,7 @@ def sample(flags, settings) -> None:
         prompts += [line.strip() for line in file.read_text().splitlines() if line.strip()]
     if not prompts:
         raise UserError('no caption: give --prompt "a small red circle" or --prompts FILE')
-    start_jax()
+    shard.start()
     from supcon_jax import api
 
     folder = pathlib.Path(flags.workdir or "samples")

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def start() -> None:
+    """Compilation cache in ~/.cache/supcon_jax/xla (or $JAX_COMPILATION_CACHE_DIR): a restart compiles nothing again."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "supcon_jax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def data_devices(batch: int, wanted: int | str = "auto", devices: int | None = None) -> int:

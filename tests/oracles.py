@@ -1,6 +1,7 @@
 """The definitions once more, slowly: float64 numpy, plain loops over rows and keys, one equation each.
 
-Nothing here shares code or tricks with the library (no shifts, no masks inside sums): a disagreement means that one is wrong.
+Nothing here shares code or tricks with the library (no shifts, no masks inside sums): a disagreement means
+that one is wrong.
 """
 
 import math
@@ -32,7 +33,7 @@ def row_sums(q, k, scale, w, out):
     return lse, pos, wgt, cnt, top
 
 
-# ---- weights w_ij, label sets as Python sets --------------------------------------------------------------------------
+# ---- weights w_ij, label sets as Python sets
 
 
 def sets(label):
@@ -78,11 +79,12 @@ def idf(a, b):
     return matrix(sets(a), keys, value)
 
 
-# ---- contrast ---------------------------------------------------------------------------------------------------------
+# ---- contrast
 
 
 def supcon_rows(q, k, w, scale, out, norm="weight"):
-    """L_out of each anchor, arXiv 2004.11362 eq. 2: -1/norm_i sum_p w_ip log( e^{s_ip} / sum_a e^{s_ia} ); NaN if empty."""
+    """L_out of each anchor, arXiv 2004.11362 eq. 2: -1/norm_i sum_p w_ip log( e^{s_ip} / sum_a e^{s_ia} )
+    (NaN: empty)."""
     q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
     scale = np.broadcast_to(np.asarray(scale, np.float64), len(q))
     values = np.full(len(q), np.nan)
@@ -109,7 +111,7 @@ def supcon(q, k, w, scale, out, empty="drop", base=None, norm="weight"):
 
 
 def mulsupcon(q, k, yq, yk, scale, out, weighted):
-    """MulSupCon: a term for each (anchor, label) with positives; plain: mean over terms; weighted: 1 / (|Y_i| n) each."""
+    """MulSupCon: a term per (anchor, label) with positives; plain: mean over terms; weighted: 1 / (|Y_i| n) each."""
     q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
     per_anchor = []
     for i in range(len(q)):
@@ -146,7 +148,7 @@ def ntxent(a, b, scale):
 
 
 def label_supcon(image, text, w_inter, w_inner, scale):
-    """L_inter = (V->T + T->V)/2 with the own caption among the keys, L_inner = (V->V + T->T)/2 without the row itself."""
+    """L_inter = (V->T + T->V)/2 with the own caption among the keys, L_inner = (V->V + T->T)/2 without itself."""
     n = len(image)
     nothing, self_ = np.zeros((n, n), bool), np.eye(n, dtype=bool)
     inter = [supcon(a, c, w_inter, scale, nothing) for a, c in ((image, text), (text, image))]
@@ -154,7 +156,7 @@ def label_supcon(image, text, w_inter, w_inner, scale):
     return sum(inter) / 2, sum(inner) / 2
 
 
-# ---- matching ---------------------------------------------------------------------------------------------------------
+# ---- matching
 
 
 def softmax(x):
@@ -201,7 +203,7 @@ def sentences(code, sentence, label, gamma):
     return matching([[cosine(g, f) for f in sentence] for g in code], label, gamma)
 
 
-# ---- adversarial ------------------------------------------------------------------------------------------------------
+# ---- adversarial
 
 
 def kl(mu, logvar):

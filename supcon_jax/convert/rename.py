@@ -70,7 +70,7 @@ def load(tensors, table: Sequence[Rule], like, *, strict: bool = True):
     """A tree shaped as `like`, filled from foreign tensors.
 
     tensors: name -> array, as tensors.read gives them. table: rules, the first that fits counts. like: tree of
-    {"params", "batch_stats"} of arrays or ShapeDtypeStruct. A leading "module." (DataParallel) is ignored if all have it.
+    {"params", "batch_stats"} of arrays or ShapeDtypeStruct. A "module." (DataParallel) before all names is ignored.
     strict: refuse tensors that no rule knows and leaves that no tensor fills; otherwise warn, and keep what `like`
     holds (which then must be arrays).
     Returns nested dictionaries of numpy arrays in `like`'s types.

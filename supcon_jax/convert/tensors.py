@@ -22,7 +22,7 @@ STORAGES = {"Double": "f8", "Float": "f4", "Half": "f2", "BFloat16": "bfloat16",
 
 
 def read(path) -> dict[str, np.ndarray]:
-    """All tensors of a .safetensors, .npz, .pth, .pt or .tar file, by name; names of nested dictionaries are joined by ".".
+    """All tensors of a .safetensors, .npz or .pth file by name; names of nested dictionaries are joined by ".".
 
     Raises UserError: no such file, a damaged one, another kind, or a .pth that holds more than tensors.
     """

@@ -45,5 +45,5 @@ class Skipped:
             listed = f"see {self.path}" if self.path is not None else f"the last one is {key}: {reason}"
             raise UserError(
                 f"{count} of {self.records} records of split {split} are unusable, more than the {self.allowed} "
-                f"allowed ({listed}): mend the files or take them out of the set"
+                f"allowed ({listed}): mend the files, take them out of the set or raise data.bad_limit"
             )

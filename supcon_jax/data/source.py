@@ -10,11 +10,11 @@ import numpy as np
 from supcon_jax.config import UserError
 from supcon_jax.data.fields import IMAGE, INDEX, LABEL, TEXT, TEXT_LEN, VALID
 from supcon_jax.data.images import MODES, crop
-from supcon_jax.data.partners import Partners, below, draws
+from supcon_jax.data.partners import Order, Partners, below, draws
 from supcon_jax.data.skipped import BadRecord, Skipped
 from supcon_jax.data.vocab import shorten, table
 
-RECORD, PARTNER_LABEL, PARTNER, CAPTION, PARTNER_CAPTION, CROP, LONG = range(7)
+RECORD, PARTNER_LABEL, PARTNER, CAPTION, PARTNER_CAPTION, CROP, LONG, ORDER = range(8)
 PARTNERS = ("none", "same_image", "same_label")
 TRIES = 64
 
@@ -99,13 +99,14 @@ def _table(source, vocab, words):
 
 
 class _Maker:
-    """(number of a batch, its records) -> the batch; called from threads, keeps nothing but a memo of bad records."""
+    """Number of a batch -> the batch. Called from threads."""
 
     def __init__(self, source, vocab, *, batch, size, words, partner, crop, seed, train, shard, bad):
         self.source, self.size, self.crop, self.train, self.bad = source, size, crop, train, bad
         self.batch, self.local = batch, batch // shard[1]
         self.first_row = shard[0] * self.local
         self.words, self.partner, self.seed = words, partner, seed
+        self.order = Order(seed, len(source), ORDER)
         self.text = None if vocab is None else _table(source, vocab, words)
         self.partners = None
         if partner == "same_label" and source.labels is not None:
@@ -115,10 +116,10 @@ class _Maker:
                 reason = "no caption with a known word" if any(source.captions[record]) else "no caption"
                 bad.add(source.split, source.keys[record], reason)
 
-    def __call__(self, number, records):
+    def __call__(self, number):
         position = number * self.batch + self.first_row + np.arange(self.local)
-        valid = records < len(self.source)
-        first = records % len(self.source)
+        first = self.order(position) if self.train else position % len(self.source)
+        valid = position < len(self.source)
         views = 1 if self.partner == "none" else 2
         image = np.empty((self.local, views, self.size, self.size, 3), np.uint8)
         chosen, raws = zip(*map(self._good, first.tolist(), position), strict=True)
@@ -280,20 +281,16 @@ def batches(
         raise UserError(f"{what} is unknown: use one of {', '.join(PARTNERS if partner not in PARTNERS else MODES)}")
     import grain  # a second of imports that a Source alone does not need
 
-    records, local = len(source), batch // shard[1]
+    records = len(source)
     digest = hashlib.sha256(f"batches {seed}".encode()).digest()
     bad = Skipped(records=records) if bad is None else bad
     make = _Maker(
         source, vocab, batch=batch, size=size, words=words, partner=partner, crop=crop, train=train, shard=shard,
         bad=bad, seed=int.from_bytes(digest[:8], "little"),
     )  # fmt: skip
-    if train:
-        order = grain.MapDataset.range(records).shuffle(seed=int.from_bytes(digest[8:12], "little")).repeat()
-    else:
-        order = grain.MapDataset.range(-(-records // batch) * batch)
-    rows = order.batch(local, drop_remainder=True)[shard[0] :: shard[1]].map_with_index(make)
+    numbers = grain.MapDataset.range(2**40 if train else -(-records // batch))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    iterator = iter(rows.to_iter_dataset(options))
+    iterator = iter(numbers.map(make).to_iter_dataset(options))
     iterator.set_state({"next_index": start})
     about = {"set": f"{source.name}/{source.split}", "records": records, "seed": seed, "train": train}
     return Batches(iterator, batch, about, make.text.unknown if make.text is not None else 0)

@@ -54,8 +54,8 @@ def shapes(split, root=None, *, size=32, records=6000, seed=0, labels="single", 
     size: pixels, 24, 32 or 64. records: how many; the first ones do not depend on the number. seed: of everything.
     labels: "single": the (shape, colour) pair, 64 classes; "multi": multi-hot over shape, colour, row, column and size.
     scenes: two objects, "a red circle left of a blue square"; labels, which must be "multi", unite those of both.
-    Returns Source; `known` holds i32[records] shape, colour, row, col, size, and with scenes shape2, colour2, row2, col2,
-    size2 and relation (0: the first is left of the second, 1: above).
+    Returns Source; `known` holds i32[records] shape, colour, row, col, size, and with scenes shape2, colour2, row2,
+    col2, size2 and relation (0: the first is left of the second, 1: above).
     Raises UserError: an unknown split, size or kind of labels; single labels for scenes.
     """
     if split not in SPLITS:

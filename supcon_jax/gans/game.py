@@ -21,10 +21,14 @@ def encode_text(nets, frozen, text, text_len):
 
 
 def encode_image(nets, frozen, images):
-    """Codes of the frozen image encoder: images [n, h, w, 3] in [-1, 1] -> regions [n, r, d], code [n, d]."""
+    """Codes of the frozen image encoder: images [n, h, w, 3] in [-1, 1] -> regions [n, r, d], code [n, d].
+
+    An encoder that was pretrained on a frozen trunk lets no gradient through it; here the pictures need one, and the
+    weights are an argument that nobody moves.
+    """
     damsm = frozen["damsm"]
     variables = {"params": damsm["params"]["image"], "batch_stats": damsm["stats"]["image"]}
-    return nets["image"].apply(variables, images, train=False)
+    return nets["image"].clone(frozen=False).apply(variables, images, train=False)
 
 
 def noise(key, n, branches, z, cond, share):

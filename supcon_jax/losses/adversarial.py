@@ -11,7 +11,8 @@ def kl(mu, logvar):
 
         L = -1/2 mean( 1 + logvar - mu^2 - exp(logvar) )
 
-    Zhang et al. 2017, arXiv 1612.03242, eq. 2 (up to the mean over dimensions instead of the sum, as the authors' code).
+    Zhang et al. 2017, arXiv 1612.03242, eq. 2 (up to the mean over dimensions instead of the sum, as the
+    authors' code).
 
     mu, logvar: [n, c]. Returns f32[].
     """
@@ -35,13 +36,19 @@ def discriminator(real_cond, fake_cond, wrong_cond, real=None, fake=None):
         L = (CE(real, 1) + CE(real | s, 1)) / 2 + (CE(fake, 0) + CE(fake | s, 0) + CE(real | wrong s, 0)) / 3
         L = CE(real | s, 1) + (CE(fake | s, 0) + CE(real | wrong s, 0)) / 2            without unconditional logits
 
-    Xu et al. 2018, arXiv 1711.10485, eq. 6, with the mismatched pairs of Reed et al. 2016, arXiv 1605.05396, algorithm 1.
+    Xu et al. 2018, arXiv 1711.10485, eq. 6, with the mismatched pairs of Reed et al. 2016, arXiv 1605.05396,
+    algorithm 1.
 
-    real_cond, fake_cond: logits [n] of images with their own sentences. wrong_cond: logits [m] of real images with other
+    real_cond, fake_cond: logits [n] of images with their own sentences. wrong_cond: logits [m] of real
+    images with other
     sentences (real features [:-1] with sentences [1:]). real, fake: logits [n] of the unconditional head, or None.
     Returns (total f32[], {"real_cond", "fake_cond", "wrong_cond"} and, if given, {"real", "fake"}).
     """
-    parts = {"real_cond": bce(real_cond, True), "fake_cond": bce(fake_cond, False), "wrong_cond": bce(wrong_cond, False)}
+    parts = {
+        "real_cond": bce(real_cond, True),
+        "fake_cond": bce(fake_cond, False),
+        "wrong_cond": bce(wrong_cond, False),
+    }
     if real is None:
         return parts["real_cond"] + (parts["fake_cond"] + parts["wrong_cond"]) / 2, parts
     parts |= {"real": bce(real, True), "fake": bce(fake, False)}

@@ -9,7 +9,17 @@ from supcon_jax.ops.rows import Rows, dense
 
 
 def supcon(
-    q, k=None, *, scale, empty="drop", base=None, weights=rule.same_label, norm="weight", veto=None, mean="anchors", sums=dense
+    q,
+    k=None,
+    *,
+    scale,
+    empty="drop",
+    base=None,
+    weights=rule.same_label,
+    norm="weight",
+    veto=None,
+    mean="anchors",
+    sums=dense,
 ):
     """Supervised contrastive loss, mean over positives outside the log (L_out).
 
@@ -25,15 +35,14 @@ def supcon(
     weights: the rule for w_ij, from the two rows' labels and ids; same label if left out.
     norm: "weight" (sum of w_ij), "count" (number of positives, as the public Jaccard variants do) or an array [n].
     veto: the rule for pairs left out of numerator and denominator; same_index if k is left out.
-    mean: over "anchors", or over "terms": anchors weighed by their sum of w_ij (MulSupCon's plain mean, no empty terms).
+    mean: over "anchors", or over "terms": anchors weighed by their sum of w_ij (MulSupCon's plain mean, no
+    empty terms).
     sums: which door computes the sums: rows.dense, sharded.gather(mesh), ...
     Returns f32[] (f64 for f64 rows); 0 where no row has a positive.
     Raises ValueError: an unknown word, or rows without the labels or ids that are needed.
     Differs from: optax.losses.ntxent (other positives left out of the denominator).
     """
-    values, has = supcon_rows(
-        q, k, scale=scale, base=base, weights=weights, norm=norm, veto=veto, mean=mean, sums=sums
-    )
+    values, has = supcon_rows(q, k, scale=scale, base=base, weights=weights, norm=norm, veto=veto, mean=mean, sums=sums)
     if empty not in ("drop", "zero"):
         raise ValueError(f'empty is {empty!r}: say "drop" or "zero"')
     if empty == "drop" or mean == "terms":
@@ -141,7 +150,8 @@ def label_supcon(
 
         L_inter = (L(V->T) + L(T->V)) / 2,   L_inner = (L(V->V) + L(T->T)) / 2,   total = inter L_inter + inner L_inner
 
-    L(A->C) is L_out (Khosla et al. 2020, arXiv 2004.11362, eq. 2) with weights w_ij from the labels. A reconstruction of
+    L(A->C) is L_out (Khosla et al. 2020, arXiv 2004.11362, eq. 2) with weights w_ij from the labels. A
+    reconstruction of
     the loss of arXiv 2412.03957 from its abstract: the paper does not give the denominators in public.
     A row leaves only itself out, and only within its modality; the caption of an image counts as a positive. Rows
     without a label have the views of their own example as positives, and drop out of a block where there are none.

@@ -54,7 +54,7 @@ class Inverted(nn.Module):
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0: no squeeze and excitation, ReLU6, fixed stem and head.
 
-    Tan and Le 2019, arXiv 1905.11946, table 1; the Lite variant is TensorFlow's (tpu/models/official/efficientnet/lite).
+    Tan and Le 2019, arXiv 1905.11946, table 1; the Lite variant is TensorFlow's, models/official/efficientnet/lite.
 
     image: [n, h, w, 3] in [0, 255]; it is scaled to (x - 127) / 128 here. 224 x 224 in training; 96 and more work.
     Returns (features [n, 1280], logits [n, classes]), float32 or wider.

@@ -2,7 +2,8 @@
 
 A rule is a function of query rows and key rows that gives [n, m]: weights w_ij >= 0 for positives, or booleans for a
 veto (True: the pair is left out of everything). It sees only what travels with the rows, so it works on any tile of the
-matrix. A rule that needs counts over all keys is `Counted`: `ready` lets it put them into the rows before any door opens.
+matrix. A rule that needs counts over all keys is `Counted`: `ready` lets it put them into the rows before
+any door opens.
 """
 
 from collections.abc import Callable
@@ -54,7 +55,8 @@ Rule = Callable[[Rows, Rows], Array]
 
 @dataclass(frozen=True)
 class Counted:
-    """A rule that needs counts over all keys: `prepare(q, k, veto) -> (q, k)` first, on the global rows, then `weigh`."""
+    """A rule that needs counts over all keys: `prepare(q, k, veto) -> (q, k)` first, on the global rows,
+    then `weigh`."""
 
     prepare: Callable
     weigh: Rule
@@ -108,7 +110,7 @@ def live_pairs(q, k, veto=None):
     return live
 
 
-# ---- identity -------------------------------------------------------------------------------------------------------
+# ---- identity
 
 
 def same_index(q, k):
@@ -138,7 +140,7 @@ def own_or(rule):
     return weigh
 
 
-# ---- labels ---------------------------------------------------------------------------------------------------------
+# ---- labels
 
 
 def labelled(rows):
@@ -221,7 +223,9 @@ def _mulsupcon(q, k, veto):
         own = jnp.isin(q.index, k.index if k.valid is None else jnp.where(k.valid.astype(bool), k.index, -1))
         number = number - mine * own.astype(acc)[:, None]
     elif veto is not None:
-        raise ValueError("mulsupcon counts positives before the pairs are seen: its veto can only be same_index or None")
+        raise ValueError(
+            "mulsupcon counts positives before the pairs are seen: its veto can only be same_index or None"
+        )
     some = number > 0
     return q.replace(label=jnp.where(some, mine / jnp.where(some, number, 1), 0)), k
 

@@ -10,7 +10,8 @@ from supcon_jax.ops.rows import dense
 def gather(mesh, axis="data"):
     """A door for rows split over a mesh axis: every device gathers the keys and sums its own share of the query rows.
 
-    The gather is differentiable (its transpose scatters and adds the gradients), so gradients reach all keys. Rows that do
+    The gather is differentiable (its transpose scatters and adds the gradients), so gradients reach all
+    keys. Rows that do
     not divide by the number of devices are padded with rows of valid = 0. Memory per device: n / P x m logits.
 
     mesh: a mesh with Auto axes. axis: the name of the axis that splits the rows.

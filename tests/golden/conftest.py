@@ -1,4 +1,5 @@
-"""Parity tests run over whatever cases a directory of reference numbers holds: `--fixtures DIR`, this folder if left out.
+"""Parity tests run over whatever cases a directory of reference numbers holds: `--fixtures DIR`, this folder
+if left out.
 
 DIR/index.json names every file with its family and its cases, or its weight file. A test asks for the families it can
 judge with `@pytest.mark.golden("supcon", ...)` and takes an argument `case`; its id is the file's stem and the case.

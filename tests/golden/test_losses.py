@@ -65,12 +65,25 @@ def by_view(c, rule_of, norm="weight", **how):
         x, row = view_rows(features), jnp.arange(n * v)
         q = Rows(x[:anchors], jnp.asarray(asked[:anchors]), row[:anchors])
         values, _ = contrast.supcon_rows(
-            q, Rows(x, jnp.asarray(keyed), row), scale=1 / float(c["temperature"]), base=float(c["base_temperature"]),
-            weights=weights, norm=norm, veto=rows.same_index, **how,
+            q,
+            Rows(x, jnp.asarray(keyed), row),
+            scale=1 / float(c["temperature"]),
+            base=float(c["base_temperature"]),
+            weights=weights,
+            norm=norm,
+            veto=rows.same_index,
+            **how,
         )
         whole = contrast.supcon(
-            q, Rows(x, jnp.asarray(keyed), row), scale=1 / float(c["temperature"]), base=float(c["base_temperature"]),
-            weights=weights, norm=norm, veto=rows.same_index, empty="zero", **how,
+            q,
+            Rows(x, jnp.asarray(keyed), row),
+            scale=1 / float(c["temperature"]),
+            base=float(c["base_temperature"]),
+            weights=weights,
+            norm=norm,
+            veto=rows.same_index,
+            empty="zero",
+            **how,
         )
         return whole, {"per_anchor": values.reshape(-1, n)}
 
@@ -117,7 +130,10 @@ def test_multilabel_jaccard(case, dtype):
 
 def from_queue(c, weights, **how):
     def loss(query):
-        q, k = Rows(query, jnp.asarray(c["labels"])), Rows(jnp.asarray(c["keys"], query.dtype), jnp.asarray(c["ref_labels"]))
+        q, k = (
+            Rows(query, jnp.asarray(c["labels"])),
+            Rows(jnp.asarray(c["keys"], query.dtype), jnp.asarray(c["ref_labels"])),
+        )
         return contrast.supcon(q, k, scale=1 / float(c["temperature"]), weights=weights, **how), {}
 
     return loss
@@ -217,8 +233,12 @@ def test_damsm_words(case, dtype):
 
     def loss(img_features, words_emb):
         loss0, loss1, alpha = match.words(
-            regions_of(img_features), words_emb.swapaxes(1, 2), ids(c["cap_lens"]), ids(c.get("class_ids")),
-            gammas=numbers(c, "gammas"), attention=True,
+            regions_of(img_features),
+            words_emb.swapaxes(1, 2),
+            ids(c["cap_lens"]),
+            ids(c.get("class_ids")),
+            gammas=numbers(c, "gammas"),
+            attention=True,
         )
         maps = {f"att{i}": one.reshape(-1, h, w) for i, one in enumerate(alpha)}
         maps = {name: one[: c["cap_lens"][int(name[3:])]] for name, one in maps.items()}

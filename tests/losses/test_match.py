@@ -9,6 +9,7 @@ from dress import dress
 
 from supcon_jax.losses import match
 
+compiled_words = jax.jit(match.words, static_argnames=("gammas", "group", "attention"))
 N, R, T, D = 8, 6, 5, 4
 LABEL = np.array([0, 1, 0, 2, -1, -1, 2, 0])
 LENGTH = np.array([5, 1, 3, 2, 4, 5, 1, 2])
@@ -47,7 +48,9 @@ def test_sentences(label):
 def test_words_beyond_the_length_do_not_matter():
     regions, words, _, _ = (jnp.asarray(a, jnp.float32) for a in draw())
     beyond = jnp.arange(T)[None, :, None] >= jnp.asarray(LENGTH)[:, None, None]
-    run = jax.value_and_grad(lambda r, w: sum(match.words(r, w, jnp.asarray(LENGTH), jnp.asarray(LABEL))), (0, 1))
+    run = jax.jit(
+        jax.value_and_grad(lambda r, w: sum(match.words(r, w, jnp.asarray(LENGTH), jnp.asarray(LABEL))), (0, 1))
+    )
     value, grads = run(regions, words)
     for fill in (0.0, 50.0):
         other_value, other_grads = run(regions, jnp.where(beyond, fill, words))
@@ -58,7 +61,7 @@ def test_words_beyond_the_length_do_not_matter():
 
 def test_attention_maps_are_those_of_the_own_pairs():
     regions, words, _, _ = draw()
-    alpha = match.words(jnp.asarray(regions), jnp.asarray(words), jnp.asarray(LENGTH), attention=True, group=4)[2]
+    alpha = compiled_words(jnp.asarray(regions), jnp.asarray(words), jnp.asarray(LENGTH), attention=True, group=4)[2]
     assert alpha.shape == (N, T, R)
     for i, length in enumerate(LENGTH):
         context, want = oracles.attend(regions[i], words[i][:length], 4.0)
@@ -70,9 +73,9 @@ def test_attention_maps_are_those_of_the_own_pairs():
 @pytest.mark.parametrize("group, size", [(4, 4), (5, 4), (3, 2), (1, 1), (100, 8), (None, 8)])
 def test_groups_see_only_their_own_rows(group, size):
     regions, words, _, _ = (jnp.asarray(a) for a in draw())
-    got = match.words(regions, words, jnp.asarray(LENGTH), jnp.asarray(LABEL), group=group)
+    got = compiled_words(regions, words, jnp.asarray(LENGTH), jnp.asarray(LABEL), group=group)
     parts = [slice(i, i + size) for i in range(0, N, size)]
-    want = [match.words(regions[p], words[p], jnp.asarray(LENGTH[p]), jnp.asarray(LABEL[p])) for p in parts]
+    want = [compiled_words(regions[p], words[p], jnp.asarray(LENGTH[p]), jnp.asarray(LABEL[p])) for p in parts]
     np.testing.assert_allclose(got, np.mean(want, axis=0), rtol=1e-5, atol=1e-6)
 
 
@@ -80,7 +83,7 @@ def test_same_class_pairs_are_neither_positive_nor_negative():
     """All of one class: nothing is left but the own pair, so both losses are 0."""
     regions, words, code, sentence = (jnp.asarray(a) for a in draw())
     one = jnp.zeros(N, jnp.int32)
-    both = *match.words(regions, words, jnp.asarray(LENGTH), one), *match.sentences(code, sentence, one)
+    both = *compiled_words(regions, words, jnp.asarray(LENGTH), one), *match.sentences(code, sentence, one)
     np.testing.assert_allclose(both, 0, atol=1e-5)
 
 
@@ -89,10 +92,12 @@ def test_empty_captions_zero_codes_and_large_features_are_finite():
     length = jnp.asarray(LENGTH).at[3].set(0)
 
     def loss(regions, words, code, sentence):
-        return sum(match.words(regions, words, length)) + sum(match.sentences(code, sentence))
+        return sum(compiled_words(regions, words, length)) + sum(match.sentences(code, sentence))
 
     for factor in (0.0, 1e3):
-        value, grads = jax.value_and_grad(loss, (0, 1, 2, 3))(*(factor * a for a in (regions, words, code, sentence)))
+        value, grads = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))(
+            *(factor * a for a in (regions, words, code, sentence))
+        )
         assert np.isfinite(value) and all(np.isfinite(g).all() for g in grads)
 
 

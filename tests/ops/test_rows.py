@@ -93,7 +93,9 @@ def test_wholly_masked_rows_are_finite_and_move_nothing(rng):
     def total(x, scale):
         valid = jnp.array([1.0, 0.0, 1.0])
         q = Rows(x, jnp.array([0, 0, 1]), jnp.arange(3), valid)
-        sums = rows.dense(q, q, scale=scale, weigh=rows.same_label, veto=rows.other(lambda q, k: rows.same_index(q, k) | True))
+        sums = rows.dense(
+            q, q, scale=scale, weigh=rows.same_label, veto=rows.other(lambda q, k: rows.same_index(q, k) | True)
+        )
         nothing = rows.dense(q, q, scale=scale, weigh=rows.same_label, veto=lambda q, k: jnp.ones((3, 3), bool))
         for one in nothing:
             assert np.isfinite(jax.lax.stop_gradient(one) if not isinstance(one, jax.core.Tracer) else 0).all()

@@ -40,8 +40,10 @@ def numbers(sums, x, y, a, b, scale):
 @functools.cache
 def judged(devices, own):
     moving = (0, 3) if own else (0, 1, 4)
-    one = (lambda x, a, b, scale: numbers(door(devices), x, None, a, b, scale)) if own else functools.partial(
-        numbers, door(devices)
+    one = (
+        (lambda x, a, b, scale: numbers(door(devices), x, None, a, b, scale))
+        if own
+        else functools.partial(numbers, door(devices))
     )
     return jax.jit(jax.value_and_grad(one, moving, has_aux=True))
 
@@ -79,8 +81,8 @@ def test_padding_rows_do_not_count():
     valid = jnp.array([1, 1, 1, 1, 1, 0, 0, 0.0])
     q, k = Rows(x, a, jnp.arange(8), valid), Rows(y, b, jnp.arange(8), valid)
     cut = [jax.tree.map(lambda v: v[:5], r.replace(valid=None)) for r in (q, k)]
-    got = door(4)(q, k, scale=scale, weigh=rows.same_label)
-    want = rows.dense(*cut, scale=scale[:5], weigh=rows.same_label)
+    got = jax.jit(functools.partial(door(4), weigh=rows.same_label))(q, k, scale=scale)
+    want = jax.jit(functools.partial(rows.dense, weigh=rows.same_label))(*cut, scale=scale[:5])
     compare([v[:5] for v in got], list(want))
     assert not np.any(got.wgt[5:])
 

@@ -1,0 +1,114 @@
+"""Paired comparisons: a config run under several variants and seeds, tabulated with intervals and side-by-side pictures.
+
+    python -m supcon_jax.study --study=configs/studies/scl_shapes.py --workdir=runs/scl_shapes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import pathlib
+import sys
+
+import numpy as np
+
+from supcon_jax import config as configs
+from supcon_jax import shard
+from supcon_jax.build.run import train_stage
+from supcon_jax.config import UserError
+from supcon_jax.report import pictures, tables
+
+log = logging.getLogger("supcon_jax")
+
+
+def run(study: dict, workdir: pathlib.Path) -> dict[str, list[dict]]:
+    """Trains what is not finished yet. Returns {variant: [final numbers of each seed]}.
+
+    study: config (file and words), seeds, variants {name: {config key: value}}, metrics, pair (a, b), stage, prompts.
+    Equal seeds give equal initial weights, data order and noise. Raises UserError: as training does.
+    """
+    found = {}
+    for seed in study["seeds"]:
+        for name, changes in study["variants"].items():
+            folder = workdir / name / f"seed{seed}"
+            settings = {key: str(value) for key, value in {**study.get("all", {}), **changes, "seed": seed}.items()}
+            log.info("study: %s, seed %d", name, seed)
+            config = configs.plain(configs.override(configs.load(study["config"]), settings))
+            numbers = {stage: train_stage(config, stage, folder) for stage in config["stages"]}
+            found.setdefault(name, []).append(numbers[study["stage"]])
+    return found
+
+
+def tabulate(study: dict, found: dict[str, list[dict]]) -> str:
+    """Mean of every metric by variant, and the paired difference of the study's pair with its 95 % interval."""
+    first, second = study["pair"]
+    rows = []
+    for metric in study["metrics"]:
+        values = {name: [numbers[metric] for numbers in runs] for name, runs in found.items()}
+        rows.append(
+            {"metric": metric}
+            | {name: float(np.mean(x)) for name, x in values.items()}
+            | {f"{first} - {second} (95 %)": str(tables.paired(values[first], values[second]))}
+        )
+    seeds = ", ".join(map(str, study["seeds"]))
+    return f"{study['config']}, seeds {seeds}, one run each; means over seeds.\n\n{tables.table(rows)}"
+
+
+def side_by_side(study: dict, workdir: pathlib.Path):
+    """Pictures of every variant for the study's prompts, first seed, from the same noise."""
+    from supcon_jax import api
+
+    blocks = {}
+    for name in study["variants"]:
+        model = api.load(str(workdir / name / f"seed{study['seeds'][0]}"), (study["stage"],))
+        blocks[name] = np.asarray(model.generate(study["prompts"], seed=0))
+    return pictures.side_by_side(blocks, row_titles=study["prompts"])
+
+
+def load(path: str) -> dict:
+    """A study file: get_study() gives plain data. Raises UserError: no such file, or a key is missing."""
+    import importlib.util
+
+    file = configs.find(path)
+    spec = importlib.util.spec_from_file_location(f"supcon_jax_study_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    study = module.get_study()
+    if missing := {"config", "stage", "seeds", "variants", "metrics", "pair"} - set(study):
+        raise UserError(f"{path}: the study lacks {', '.join(sorted(missing))}")
+    return study
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """Runs a study and writes STUDY.md, numbers.json and pictures.png to its folder (and beside --out)."""
+    parser = argparse.ArgumentParser(prog="python -m supcon_jax.study", description=__doc__)
+    parser.add_argument("--study", required=True, help="a file such as configs/studies/scl_shapes.py")
+    parser.add_argument("--workdir", required=True, help="folder for all runs")
+    parser.add_argument("--out", help="also write the results as OUT.md, OUT.json and OUT.png")
+    flags = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    workdir = pathlib.Path(flags.workdir)
+    try:
+        study = load(flags.study)
+        shard.start()
+        found = run(study, workdir)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    out = pathlib.Path(flags.out) if flags.out else workdir / "STUDY"
+    command = f"python -m supcon_jax.study --study={flags.study} --workdir=DIR"
+    text = f"# {study.get('title', flags.study)}\n\n`{command}`\n\n{tabulate(study, found)}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps({"study": study, "numbers": found}, indent=1, sort_keys=True))
+    if study.get("prompts"):
+        pictures.save_png(side_by_side(study, workdir), out.with_suffix(".png"))
+        text += f"\nSame captions, same noise, first seed:\n\n![pictures]({out.with_suffix('.png').name})\n"
+    out.with_suffix(".md").write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli())
