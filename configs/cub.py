@@ -15,7 +15,7 @@ from supcon_jax.config import base, choose, stage, update
 
 def get_config(word=""):
     c = base()
-    scl, flip = c.get_ref("scl"), c.views.get_ref("flip")
+    follow = c.get_oneway_ref  # a value that a stage shares until it is given its own
     update(c, {"data": {"name": "cub", "size": 256, "words": 18, "args": {"bbox_crop": True}}})
     c.batch = 20
     c.stages = ("damsm", "attngan")
@@ -27,8 +27,8 @@ def get_config(word=""):
         size=299,
         steps=110_400,  # 600 epochs of 184 steps
         args={
-            "branches": 2, "scl": scl, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
-            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": flip,
+            "branches": 2, "scl": follow("scl"), "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
             "image": {
@@ -51,9 +51,9 @@ def get_config(word=""):
         method="attngan",
         steps=265_200,  # 600 epochs of 442 steps
         args={
-            "branches": 2, "scl": scl * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
-            "z": 100, "share_noise": False, "ema": 0.999, "flip": flip,
+            "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999, "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
             "gen": {"net": "attngan_g", "width": 32, "sizes": (64, 128, 256), "residual": 2, "cond": 100, "mask": "correct"},

@@ -12,8 +12,8 @@ from supcon_jax.config import base, choose, stage, update
 
 def get_config(word=""):
     c = base()
-    scl, flip = c.get_ref("scl"), c.views.get_ref("flip")
-    update(c, {"data": {"name": "folder", "size": 64, "words": 18}})
+    follow = c.get_oneway_ref  # a value that a stage shares until it is given its own
+    update(c, {"data": {"name": "folder", "size": 64, "words": 18, "args": {"captions": "captions.jsonl"}}})
     c.batch = 32
     c.stages = ("damsm", "attngan")
     c.every.update({"log": 50, "save": 1000, "sample": 1000})
@@ -23,12 +23,12 @@ def get_config(word=""):
         batch=48,
         steps=4000,
         args={
-            "branches": 2, "scl": scl, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
-            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": flip,
+            "branches": 2, "scl": follow("scl"), "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
             "image": {
-                "net": "inception", "dim": 256, "width": 0.5, "size": c.data.get_ref("size"), "align_corners": False,
+                "net": "inception", "dim": 256, "width": 0.5, "size": c.data.get_oneway_ref("size"), "align_corners": False,
                 "small": True, "repeats": (3, 4, 2), "frozen": False,
             },
             "text": {"net": "rnn", "embed": 300, "width": 256, "rnn": "lstm", "dropout": 0.5},
@@ -44,9 +44,9 @@ def get_config(word=""):
         method="attngan",
         steps=20_000,
         args={
-            "branches": 2, "scl": scl * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
-            "z": 100, "share_noise": False, "ema": 0.999, "flip": flip,
+            "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999, "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
             "gen": {"net": "attngan_g", "width": 32, "sizes": (16, 32, 64), "residual": 2, "cond": 100, "mask": "correct"},

@@ -14,9 +14,9 @@ GROUPS = (("shape", 8), ("colour", 8), ("row", 3), ("col", 3), ("size", 2))
 
 def get_config(word=""):
     c = base()
-    scl, flip = c.get_ref("scl"), c.views.get_ref("flip")
+    follow = c.get_oneway_ref  # a value that a stage shares until it is given its own
     update(c, {"data": {"name": "shapes", "words": 12, "crop": "none", "train": "train", "test": "test"}})
-    c.data.args = {"size": c.data.get_ref("size"), "records": 6000, "seed": 0, "labels": "single", "scenes": False}
+    c.data.args = {"size": c.data.get_oneway_ref("size"), "records": 6000, "seed": 0, "labels": "single", "scenes": False}
     c.views.flip = False  # captions say left and right
     c.batch = 32
     c.stages = ("damsm", "attngan")
@@ -26,12 +26,12 @@ def get_config(word=""):
         method="damsm",
         steps=400,
         args={
-            "branches": 2, "scl": scl, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
-            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": flip,
+            "branches": 2, "scl": follow("scl"), "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
             "image": {
-                "net": "inception", "dim": 64, "width": 0.125, "size": c.data.get_ref("size"), "align_corners": False,
+                "net": "inception", "dim": 64, "width": 0.125, "size": c.data.get_oneway_ref("size"), "align_corners": False,
                 "small": True, "repeats": (1, 1, 1), "frozen": False,
             },
             "text": {"net": "rnn", "embed": 64, "width": 64, "rnn": "lstm", "dropout": 0.1},
@@ -43,9 +43,9 @@ def get_config(word=""):
         method="attngan",
         steps=1500,
         args={
-            "branches": 2, "scl": scl * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
-            "z": 32, "share_noise": False, "ema": 0.99, "flip": flip,
+            "z": 32, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "ema": 0.99, "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
             "gen": {"net": "attngan_g", "width": 16, "sizes": (8, 16, 32), "residual": 1, "cond": 32, "mask": "correct"},

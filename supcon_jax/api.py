@@ -17,6 +17,7 @@ from supcon_jax.build.names import net
 from supcon_jax.build.networks import SHIPPED
 from supcon_jax.config import UserError
 from supcon_jax.data.vocab import Vocab, tokenise
+from supcon_jax.gans.game import unit_rms
 from supcon_jax.ops.arrays import unit
 from supcon_jax.report import pictures
 
@@ -72,8 +73,9 @@ class Model:
             raise UserError("these weights hold no generator: load the GAN stage's folder")
         ids, lengths = self.tokens(texts, seed)
         k1, k2 = jax.random.split(jax.random.key(seed))
-        z = jax.random.normal(k1, (len(ids), self.about["config"][self.about["stage"]]["args"]["z"]))
-        eps = jax.random.normal(k2, (len(ids), self.nets["gen"].cond))
+        args = self.about["config"][self.about["stage"]]["args"]
+        z = jax.random.normal(k1, (len(ids), args["z"]))
+        eps = args["cond_noise"] * jax.random.normal(k2, (len(ids), self.nets["gen"].cond))
         return self._draw(ids, lengths, z, eps)
 
     def _text(self, ids, lengths):
@@ -84,6 +86,8 @@ class Model:
     def _draw(self):
         def draw(ids, lengths, z, eps):
             words, sentence = self._text(ids, lengths)
+            if self.about["config"][self.about["stage"]]["args"]["text_norm"]:
+                words, sentence = unit_rms(words), unit_rms(sentence)
             valid = jnp.arange(ids.shape[1])[None] < lengths[:, None]
             variables = {"params": self.tree["gen"]["params"], "batch_stats": self.tree["gen"]["stats"]}
             return self.nets["gen"].apply(variables, z, sentence, words, valid, eps)[0][-1]
@@ -129,7 +133,7 @@ def sample(source: str, prompts: Sequence[str], folder: pathlib.Path, *, number:
         name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:60]
         pictures.save_png(pictures.grid(images[i : i + 1]), folder / f"{i // number:03d}_{i % number:02d}_{name}.png")
     captions = [text if i % number == 0 else "" for i, text in enumerate(texts)]
-    pictures.save_png(pictures.grid(images, columns=number, captions=captions), folder / "grid.png")
+    pictures.save_png(pictures.grid(pictures.zoomed(images), columns=number, captions=captions), folder / "grid.png")
     yield f"{len(images)} pictures of {images.shape[1]} px in {folder}, all of them in {folder / 'grid.png'}"
 
 

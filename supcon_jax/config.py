@@ -56,9 +56,10 @@ def base() -> ConfigDict:
 def stage(config: ConfigDict, **recipe) -> dict:
     """One stage's part of a config: its method, steps, args, nets, optimisers and frozen towers.
 
-    Batch, size and precision follow the shared ones unless the recipe gives its own.
+    Batch and size follow the shared ones unless the recipe gives its own. References are one-way: a value set for one
+    stage changes neither the shared one nor the other stages.
     """
-    shared = {"batch": config.get_ref("batch"), "size": config.data.get_ref("size"), "frozen": {}}
+    shared = {"batch": config.get_oneway_ref("batch"), "size": config.data.get_oneway_ref("size"), "frozen": {}}
     return {**shared, **recipe}
 
 
@@ -92,7 +93,7 @@ def update(config: ConfigDict, changes: Mapping) -> None:
 # key pattern, accepted types, range check, what to do. The first row that matches a key decides.
 NUMBER = (int, float)
 RANGES = (
-    ("seed", int, lambda x: x >= 0, "an integer >= 0"),
+    ("*seed", int, lambda x: 0 <= x < 2**31, "an integer, 0 to 2147483647"),
     ("precision", str, lambda x: x in ("f32", "bf16"), "f32 or bf16"),
     ("skip_limit", int, lambda x: x > 0, "an integer > 0"),
     ("data.partner", str, lambda x: x in ("same_label", "same_image", "none"), "same_label, same_image or none"),
@@ -103,7 +104,10 @@ RANGES = (
     ("data.size", int, lambda x: 8 <= x <= 2048, "pixels, 8 to 2048"),
     ("keep.mode", str, lambda x: x in ("min", "max"), "min or max"),
     ("mesh.data", (int, str), lambda x: x == "auto" or (isinstance(x, int) and x > 0), "auto or a number of devices"),
-    ("every.profile", tuple, lambda x: len(x) in (0, 2), "two steps, as (10, 20), or ()"),
+    ("every.profile", tuple, lambda x: len(x) in (0, 2) and all(isinstance(s, int) for s in x), "two steps, as (10, 20), or ()"),
+    ("evals.*.every", int, lambda x: x >= 0, "a number of steps, 0 for only at the end"),
+    ("evals.*.reals", int, lambda x: x >= 0, "a number of records, 0 for all of them"),
+    ("evals.*.bank", int, lambda x: x >= 0, "a number of records, 0 for none"),
     ("every.*", int, lambda x: x >= 0, "a number of steps, 0 for never"),
     ("keep.latest", int, lambda x: x >= 1, "at least 1"),
     ("keep.best", int, lambda x: x >= 0, "0 or more"),
@@ -114,23 +118,37 @@ RANGES = (
     ("*temperature", NUMBER, lambda x: x > 0, "a number > 0 (0.1 and 0.5 are usual)"),
     ("*scl", NUMBER, lambda x: x >= 0, "a weight >= 0; 0 drops the term"),
     ("*_weight", NUMBER, lambda x: x >= 0, "a weight >= 0"),
+    ("*.args.cond_noise", NUMBER, lambda x: x >= 0, "a scale >= 0, 1 as published"),
     ("*.args.branches", int, lambda x: x in (1, 2), "1 or 2"),
     ("*.args.inter", NUMBER, lambda x: x >= 0, "a weight >= 0"),
     ("*.args.inner", NUMBER, lambda x: x >= 0, "a weight >= 0"),
     ("*.args.ema", NUMBER, lambda x: 0 <= x < 1, "a decay in [0, 1)"),
     ("*.args.group", int, lambda x: x >= 2, "at least 2"),
     ("*.lr", NUMBER, lambda x: x > 0, "a number > 0"),
+    ("*.clip.*", NUMBER, lambda x: x > 0, "a norm > 0"),
+    ("*.warmup", int, lambda x: x >= 0, "a number of steps >= 0"),
+    ("*.decay", NUMBER, lambda x: 0 < x <= 1, "a factor in (0, 1]"),
+    ("*.floor", NUMBER, lambda x: x >= 0, "a rate >= 0"),
+    ("*.dropout", NUMBER, lambda x: 0 <= x < 1, "a share in [0, 1)"),
+    ("*.args.gammas", tuple, lambda x: len(x) == 3 and all(isinstance(g, NUMBER) and g > 0 for g in x), "three numbers > 0"),
+    ("*.args.z", int, lambda x: x >= 1, "at least 1"),
+    ("*.nets.*.width", NUMBER, lambda x: x > 0, "a number > 0"),
     ("*.b1", NUMBER, lambda x: 0 <= x < 1, "a number in [0, 1)"),
     ("*.b2", NUMBER, lambda x: 0 <= x < 1, "a number in [0, 1)"),
     ("*.fakes", int, lambda x: x >= 2, "at least 2"),
 )
 
 
-def check(config: ConfigDict) -> None:
-    """Every value against its range. Raises UserError naming the key, the value and what it may be."""
-    for key, value in flat(config).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"config.{key}={value}: must be a finite number")
+def check(config: ConfigDict, first: Mapping | tuple = ()) -> None:
+    """Every value against its range, those of the keys in `first` before all others: what follows them is only wrong
+    because they are. Raises UserError naming the key, the value and what it may be.
+    """
+    values = flat(config)
+    for key in sorted(values, key=lambda key: key not in first):
+        value = values[key]
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"config.{key}={value}: must be a finite number")
         for pattern, types, good, what in RANGES:
             if fnmatch.fnmatchcase(key, pattern):
                 kinds = types if isinstance(types, tuple) else (types,)
@@ -138,6 +156,8 @@ def check(config: ConfigDict) -> None:
                 if not fits or not good(value):
                     raise UserError(f"config.{key}={value!r}: must be {what}")
                 break
+    if not config.stages:
+        raise UserError("config.stages=(): must be names of stages, at least one")
     for name in config.stages:
         if name not in config:
             raise UserError(f"config.stages names {name!r}, but there is no such stage in the config")
@@ -193,6 +213,8 @@ def load(path: str) -> ConfigDict:
     """"configs/cub.py:attngan,tiny" -> its checked config. Raises UserError as `find` and `choose` do."""
     file, _, word = path.partition(":")
     file = find(file)
+    if file.suffix != ".py":
+        raise UserError(f"{file} is no config: a Python file with get_config(word) is; copy a shipped one")
     spec = importlib.util.spec_from_file_location(f"supcon_jax_config_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -236,5 +258,5 @@ def override(config: ConfigDict, settings: Mapping[str, str]) -> ConfigDict:
             node = node[part]
         with node.ignore_type():
             node[leaf] = value
-    check(config)
+    check(config, settings)
     return config

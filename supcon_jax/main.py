@@ -68,8 +68,11 @@ def ready(flags, settings) -> tuple[dict, pathlib.Path]:
         raise SystemExit(0)
     if not flags.workdir:
         raise UserError("--workdir=DIR is missing: the folder that holds everything the run writes")
+    workdir = pathlib.Path(flags.workdir)
+    if any(place.exists() and not place.is_dir() for place in (workdir, *workdir.parents)):
+        raise UserError(f"--workdir={workdir}: a file is in the way; name a folder")
     shard.start()
-    return configs.plain(config), pathlib.Path(flags.workdir)
+    return configs.plain(config), workdir
 
 
 def train(flags, settings) -> None:
@@ -110,12 +113,18 @@ def sample(flags, settings) -> None:
         raise UserError("--from is missing: a work folder, a weight file, or shipped weights such as --from=shapes")
     if flags.number < 1:
         raise UserError(f"--number={flags.number}: at least 1")
+    if not 0 <= flags.seed < 2**31:
+        raise UserError(f"--seed={flags.seed}: an integer, 0 to 2147483647")
     prompts = list(flags.prompt)
     if flags.prompts:
         file = pathlib.Path(flags.prompts)
         if not file.is_file():
             raise UserError(f"--prompts={file}: no such file; give one caption a line")
-        prompts += [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"--prompts={file}: not UTF-8 text; give one caption a line") from None
+        prompts += [line.strip() for line in text.splitlines() if line.strip()]
     if not prompts:
         raise UserError('no caption: give --prompt "a small red circle" or --prompts FILE')
     shard.start()

@@ -62,7 +62,7 @@ def side_by_side(study: dict, workdir: pathlib.Path):
     blocks = {}
     for name in study["variants"]:
         model = api.load(str(workdir / name / f"seed{study['seeds'][0]}"), (study["stage"],))
-        blocks[name] = np.asarray(model.generate(study["prompts"], seed=0))
+        blocks[name] = pictures.zoomed(np.asarray(model.generate(study["prompts"], seed=0)))
     return pictures.side_by_side(blocks, row_titles=study["prompts"])
 
 

@@ -30,7 +30,7 @@ def quadratic(owner, seen=None):
 def game(names=("a", "b"), tx=None, after=None, owns=()):
     """Two players with a parameter, a statistic and a memory each."""
     owns = dict(owns)
-    tx = tx or optax.sgd(RATE, momentum=0.5)
+    tx = tx or optax.sgd(RATE, momentum=0.25)
     owners = list(dict.fromkeys(owns.get(name, name) for name in names))
 
     def init(key, batch):
@@ -82,7 +82,7 @@ def test_the_step_is_gradient_descent_with_the_players_optimiser():
     state, w, m = started(task), 0.0, 0.0
     for _ in range(3):
         state, _ = run(task)(state, {}, batch())
-        m = 0.5 * m + (w - 4)
+        m = 0.25 * m + (w - 4)
         w -= RATE * m
     np.testing.assert_allclose(state.params["a"]["w"], [w, w], rtol=1e-6)
 
@@ -171,7 +171,7 @@ def test_two_players_of_one_owner_share_parameters_optimiser_and_statistics():
     after, metrics = run(task)(state, {}, batch())
     w, m = 0.0, 0.0
     for _ in range(2):  # two moves of momentum SGD in one step
-        m = 0.5 * m + (w - 4)
+        m = 0.25 * m + (w - 4)
         w -= RATE * m
     np.testing.assert_allclose(after.params["a"]["w"], [w, w], rtol=1e-6)
     np.testing.assert_array_equal(metrics["penalty/saw_a"], [RATE * 4] * 2)

@@ -54,13 +54,19 @@ def write(path, tree, meta: dict[str, str] | None = None) -> None:
 
 
 def metadata(path) -> dict[str, str]:
-    """What the header of a .safetensors file says beside the tensors; nothing for other kinds."""
+    """What the header of a .safetensors file says beside the tensors; nothing for other kinds.
+
+    Raises UserError: a damaged file.
+    """
     if pathlib.Path(path).suffix != ".safetensors":
         return {}
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "numpy") as file:
-        return file.metadata() or {}
+    try:
+        with safe_open(path, "numpy") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or not a weight file ({error}): fetch or export it again") from None
 
 
 def nest(tensors: dict[str, np.ndarray]) -> dict:

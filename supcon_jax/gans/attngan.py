@@ -28,6 +28,8 @@ def attngan(
     group=48,
     kl_weight=1.0,
     z=100,
+    cond_noise=1.0,
+    text_norm=False,
     share_noise=False,
     ema=0.999,
     flip=True,
@@ -42,7 +44,11 @@ def attngan(
     nets: "gen", "disc" (one module per scale), and the frozen encoders "image" and "text" (frozen["damsm"]).
     branches: 1 or 2; both share all parameters. BatchNorm works within a branch; its averages take the branches' mean.
     scl: weight of the label term on the last scale's fakes; 0 leaves it out of the program.
-    z: size of the latent noise. share_noise: one draw for both branches.
+    z: size of the latent noise. cond_noise: scale of the noise of the conditioning augmentation, 1 as published; short
+        runs need less, for the condition begins a tenth as large as that noise and has to outgrow it first.
+    text_norm: the codes that G and D read (not those that are matched) get unit root mean square; short pretraining
+        leaves them a tenth as large, and both then overlook the text for long. False as published.
+    share_noise: one draw for both branches.
     ema: decay of the averaged generator (parameters only), which sampling and scores use.
     Returns a Task: players "disc" and "gen", heads "generate", "image", "text".
     Differs from: the original code, whose BatchNorm averages of D also count the generator's pass (never read there).
@@ -73,11 +79,18 @@ def attngan(
             "memory": {"ema": jax.tree.map(jnp.copy, gen["params"])},
         }
 
+    def read(frozen, batch, rows):
+        """The texts of some branches: words and sentence for matching, the same as G and D read them, and valid."""
+        text, text_len = (batch[name][:, rows] for name in ("text", "text_len"))
+        words, sentence, valid = game.encode_text(nets, frozen, text, text_len)
+        heard = (game.unit_rms(words), game.unit_rms(sentence)) if text_norm else (words, sentence)
+        return words, sentence, heard, valid
+
     def play(params, state, frozen, batch, key):
         """The fakes of every branch, as both players see them, with what they were made from."""
-        texts = game.encode_text(nets, frozen, batch["text"][:, :branches], batch["text_len"][:, :branches])
-        words, sentence, valid = texts
+        words, sentence, heard, valid = read(frozen, batch, slice(0, branches))
         latent, eps = game.noise(jax.random.fold_in(key, 1), words.shape[0], branches, z, cond, share_noise)
+        eps = cond_noise * eps
 
         def branch(latent, sentence, words, valid, eps):
             variables = {"params": params["gen"], "batch_stats": state.stats["gen"]}
@@ -85,11 +98,11 @@ def attngan(
                 variables, latent, sentence, words, valid, eps, train=True, mutable=["batch_stats"]
             )  # fmt: skip
 
-        (images, mu, logvar, _), stats = jax.vmap(branch, 1, (1, 0))(latent, sentence, words, valid, eps)
-        return images, mu, logvar, branch_mean(stats["batch_stats"]), words, sentence
+        (images, mu, logvar, _), stats = jax.vmap(branch, 1, (1, 0))(latent, heard[1], heard[0], valid, eps)
+        return images, mu, logvar, branch_mean(stats["batch_stats"]), words, sentence, heard[1]
 
     def disc(params, state, frozen, batch, key):
-        images, _, _, _, _, sentence = play(params, state, frozen, batch, key)
+        images, *_, sentence = play(params, state, frozen, batch, key)
         real = views.signed(batch["image"][:, :branches])
         real = views.flip(real, jax.random.fold_in(key, 2)) if flip else real
         judge = jax.vmap(lambda *a: judge_pair(nets, params["disc"], state.stats["disc"], *a), 1, 0)
@@ -98,9 +111,9 @@ def attngan(
         return values.sum(), Aux(metrics, branch_mean(stats), state.memory)
 
     def gen(params, state, frozen, batch, key):
-        images, mu, logvar, stats, words, sentence = play(params, state, frozen, batch, key)
+        images, mu, logvar, stats, words, sentence, heard = play(params, state, frozen, batch, key)
         fool = jax.vmap(lambda *a: fool_all(nets, params["disc"], state.stats["disc"], *a), 1, 0)
-        values, metrics = fool(images, sentence)
+        values, metrics = fool(images, heard)
         metrics = {name: x.sum() for name, x in metrics.items()}
         kl = sum(adversarial.kl(mu[:, b], logvar[:, b]) for b in range(branches))
         match, parts = game.matching_terms(nets, frozen, images[-1], words, sentence, batch, about, options)
@@ -108,8 +121,9 @@ def attngan(
         return total, Aux(metrics | {"kl": kl, **parts}, stats, state.memory)
 
     def generate(state, frozen, batch, key):
-        words, sentence, valid = game.encode_text(nets, frozen, batch["text"][:, None], batch["text_len"][:, None])
+        _, _, (words, sentence), valid = read(frozen, batch, None)
         latent, eps = game.noise(key, words.shape[0], 1, z, cond, False)
+        eps = cond_noise * eps
         images, *_ = nets["gen"].apply(
             game.generator_variables(state), latent[:, 0], sentence[:, 0], words[:, 0], valid[:, 0], eps[:, 0],
             train=False,

@@ -20,6 +20,11 @@ def encode_text(nets, frozen, text, text_len):
     return words.reshape(n, v, t, -1), sentence.reshape(n, v, -1), valid
 
 
+def unit_rms(codes):
+    """Codes [..., d] with unit root mean square; zero rows (padding) stay zero."""
+    return unit(codes) * codes.shape[-1] ** 0.5
+
+
 def encode_image(nets, frozen, images):
     """Codes of the frozen image encoder: images [n, h, w, 3] in [-1, 1] -> regions [n, r, d], code [n, d].
 

@@ -43,6 +43,13 @@ def canvas(width, height):
     return sheet, ImageDraw.Draw(sheet), ImageFont.load_default_imagefont()
 
 
+def zoomed(images, side=96):
+    """Small pictures as whole multiples of themselves, at least `side` pixels wide, so that eyes and captions have room."""
+    x = pixels(images)
+    times = -(-side // x.shape[2])
+    return x if times == 1 else x.repeat(times, axis=1).repeat(times, axis=2)
+
+
 def grid(images, columns=8, gap=2, captions=None):
     """Pictures in rows of `columns`, white between them, captions (wrapped) below each.
 

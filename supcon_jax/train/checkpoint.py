@@ -41,15 +41,18 @@ class Checkpoints:
 
     def __init__(self, folder, *, latest=2, best=0, metric="", mode="min"):
         self.metric = metric
-        policies = [managers.LatestN(latest)]
+        policies, rule = [managers.LatestN(latest)], {}
         if best and metric:
+            rule = {"best_fn": lambda found: found["value"], "best_mode": mode}  # else orbax writes no metrics
             policies.append(
-                managers.BestN(get_metric_fn=lambda m: (m or {}).get("value", math.nan), reverse=mode == "min", n=best)
+                managers.BestN(
+                    get_metric_fn=rule["best_fn"], reverse=mode == "min", n=best, keep_checkpoints_without_metrics=False
+                )
             )
         self.manager = ocp.CheckpointManager(
             folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy(policies), create=True
+                preservation_policy=managers.AnyPreservationPolicy(policies), create=True, **rule
             ),
             item_names=("state", "extra"),
         )

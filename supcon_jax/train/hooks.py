@@ -51,7 +51,7 @@ def kept(line: str, start: int) -> bool:
     """Whether a line of metrics.jsonl is whole and belongs to a step up to `start`."""
     try:
         return json.loads(line)["step"] <= start
-    except (json.JSONDecodeError, KeyError):
+    except (json.JSONDecodeError, KeyError, TypeError):
         return False
 
 

@@ -87,14 +87,18 @@ def train(run: Run) -> tuple[core.State, dict[str, float]]:
             late = report(run, writer, progress, late, None)
         measured = watch(run, writer, state, at)
         if due(at, run.every["save"], run.steps) or stop.asked:
+            late = report(run, writer, progress, late, None)  # what a checkpoint covers is written down before it
             saved.save(state, data.state(), measured)
         if stop.asked:
             saved.close()
+            writer.close()
+            stop.end()
             raise SystemExit(f"{run.name}: stopped at step {at}, saved; the same command goes on from here")
     saved.close()
     if start == run.steps:  # everything was trained before the stop: only the numbers are missing
         measured = watch(run, writer, state, start)
     writer.close()
+    stop.end()
     return state, measured
 
 
@@ -108,7 +112,9 @@ def settle(run: Run) -> None:
             shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
             raise UserError(f"{run.folder} was trained with another config ({shown}); use another --workdir")
     else:
-        path.write_text(json.dumps(run.config, indent=1, sort_keys=True))
+        part = path.with_suffix(".part")  # a kill leaves the whole file or none
+        part.write_text(json.dumps(run.config, indent=1, sort_keys=True))
+        part.replace(path)
 
 
 def begin(run: Run):
@@ -182,13 +188,18 @@ class Stop:
     """SIGTERM or SIGINT once: finish the step, save, end. A second one ends at once."""
 
     def __init__(self):
-        self.asked = False
+        self.asked, self.before = False, {}
         for kind in (signal.SIGTERM, signal.SIGINT):
             try:
-                signal.signal(kind, self.ask)
+                self.before[kind] = signal.signal(kind, self.ask)
             except ValueError:  # not the main thread (notebooks, tests): signals stay as they are
                 return
 
     def ask(self, number, frame):
         signal.signal(number, signal.SIG_DFL)
         self.asked = True
+
+    def end(self):
+        """Signals mean again what they meant before: between two stages nothing waits for them."""
+        for kind, handler in self.before.items():
+            signal.signal(kind, handler)

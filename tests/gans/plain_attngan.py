@@ -22,7 +22,7 @@ def pair_entropy(score, label):
     terms = [0.0, 0.0]
     for side, s in enumerate((score, score.T)):
         for i in range(n):
-            keep = (jnp.arange(n) == i) | (jnp.asarray(label) != label[i])
+            keep = (jnp.arange(n) == i) | (label != label[i])
             terms[side] += jnp.log(jnp.sum(jnp.where(keep, jnp.exp(s[i] - s[i].max()), 0))) + s[i].max() - s[i, i]
     return terms[0] / n, terms[1] / n
 
@@ -45,7 +45,7 @@ def word_scores(regions, words, text_len, gammas):
         share = share / share.sum(1, keepdims=True)
         alpha = jnp.exp(gammas[0] * share)
         context = jnp.einsum("iwr,ird->iwd", alpha / alpha.sum(2, keepdims=True), regions)
-        cosine = (e * context).sum(-1) / (length(e) * length(context))
+        cosine = (e[None] * context).sum(-1) / (length(e)[None] * length(context))
         columns.append(jnp.log(jnp.exp(gammas[1] * cosine).sum(1)))
     return jnp.stack(columns, 1)
 
@@ -82,6 +82,7 @@ def step(nets, state, count, real, fixed, noise, *, rate, b1=0.5, weight=5.0, ga
     Returns (state, {"disc": sum of the discriminators' losses, "gen": the generator's loss}).
     """
     sentence, label = fixed["sentence"], fixed["label"]
+    modules = {f"d{net.size}": net for net in nets["disc"]}  # smallest first
 
     def paint(params):
         variables = {"params": params, "batch_stats": state["gen_stats"]}
@@ -89,12 +90,11 @@ def step(nets, state, count, real, fixed, noise, *, rate, b1=0.5, weight=5.0, ga
         (images, mu, logvar, _), new = nets["gen"].apply(
             variables, z, sentence, fixed["words"], fixed["valid"], eps, train=True, mutable=["batch_stats"]
         )
-        return dict(zip(state["disc"], images, strict=True)), mu, logvar, new["batch_stats"]
+        return dict(zip(modules, images, strict=True)), mu, logvar, new["batch_stats"]
 
     fakes = paint(state["gen"])[0]
     state = dict(state, disc=dict(state["disc"]), disc_stats=dict(state["disc_stats"]), moments=dict(state["moments"]))
     losses = {"disc": 0.0}
-    modules = dict(zip(state["disc"], nets["disc"], strict=True))
 
     for name, net in modules.items():
 

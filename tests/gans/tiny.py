@@ -11,6 +11,7 @@ import optax
 
 from supcon_jax import core
 from supcon_jax.core import About
+from supcon_jax.gans.attngan import attngan
 from supcon_jax.nets.attngan import Discriminator, Generator
 from supcon_jax.nets.norm import BatchNorm
 from supcon_jax.nets.text import TextEncoder
@@ -19,6 +20,15 @@ from supcon_jax.ops.sharded import gather
 from supcon_jax.shard import data_mesh
 
 DIM, WORDS, VOCAB, Z, COND, SIZES = 8, 5, 23, 6, 4, (8, 16)
+
+
+class Trunk(nn.Module):
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, image, *, train: bool):
+        h = nn.Conv(DIM, (3, 3), image.shape[1] // 8, use_bias=False, dtype=self.dtype, name="conv")(image)
+        return nn.tanh(BatchNorm(name="norm")(h, train=train))
 
 
 class Encoder(nn.Module):
@@ -30,8 +40,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, train: bool = False):
-        h = nn.Conv(DIM, (3, 3), strides=image.shape[1] // 8, dtype=self.dtype, name="trunk")(image)
-        h = nn.tanh(BatchNorm(name="norm")(h, train=train and not self.frozen))
+        h = Trunk(self.dtype, name="trunk")(image, train=train and not self.frozen)
         h = jax.lax.stop_gradient(h) if self.frozen else h
         wide = jnp.promote_types(h.dtype, jnp.float32)
         regions = nn.Conv(self.dim, (2, 2), strides=2, dtype=self.dtype, name="regions")(h)
@@ -61,6 +70,12 @@ def encoders(nets, size=SIZES[-1], seed=5):
     stats = jax.tree.map(lambda x: x + np.float32(0.1), made["image"]["batch_stats"])
     params = {name: tree["params"] for name, tree in made.items()}
     return {"damsm": {"params": params, "stats": {"image": stats}}}
+
+
+def task(nets=None, tx=None, devices=1, **options):
+    """AttnGAN's task over the tiny nets."""
+    options = {"z": Z, "flip": False, "ema": 0.9} | options
+    return attngan(nets or gan_nets(), tx or keeping(), about(devices), **options)
 
 
 def fill(shapes, seed=0):

@@ -1,9 +1,8 @@
-"""What the tasks must learn in minutes on the world of coloured shapes, whose truth is known."""
+"""What the contrastive tasks must learn in minutes on the world of coloured shapes, whose truth is known."""
 
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -14,9 +13,7 @@ from supcon_jax.data.synthetic import shapes
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.evals.r_precision import candidates, chance, folds, r_precision, usable
 from supcon_jax.evals.retrieval import recalls
-from supcon_jax.methods.classifier import classifier
 from supcon_jax.methods.damsm import damsm
-from supcon_jax.nets.classify import AttributeNet
 from supcon_jax.nets.inception import ImageEncoder
 from supcon_jax.nets.text import TextEncoder
 from supcon_jax.ops.rows import dense
@@ -71,3 +68,21 @@ def codes(task, state, batches):
         rows.append((*both(one), b["label"][:, 0], b["text"][:, 0]))
     image, text, label, words = (np.concatenate(x) for x in zip(*rows))
     return image.astype(np.float64), text.astype(np.float64), label, np.unique(words, axis=0, return_inverse=True)[1]
+
+
+@pytest.mark.slow
+def test_damsm_matches_captions_to_pictures_it_never_saw():
+    """250 steps on 3000 pairs, judged on 512 held-back ones, each caption among 99 of other classes or within its own.
+
+    Measured with seeds 0 and 1: 45.5 and 33.2 % against other classes (chance 1.0), 64.1 and 67.8 % within the class
+    (chance 10.0), the own picture among the ten nearest of 512 for 83 and 65 % of the captions (chance 2.0). The twin,
+    whose captions belong to other pictures, stays at chance: 0.6, 8.6 and 2.3 %. It must miss each threshold by half.
+    """
+    good = matched(seed=0, twin=False)
+    assert good["other_chance"] < 1.1 and good["within_chance"] < 12
+    thresholds = {"other": 20, "within": 45, "t2i_r10": 40}
+    for name, least in thresholds.items():
+        assert good[name] > least, good
+    bad = matched(seed=0, twin=True)
+    for name, least in thresholds.items():
+        assert bad[name] < least / 2, bad

@@ -1,0 +1,79 @@
+"""AttnGAN's step on the global batch: any number of devices, half precision, fakes made once for both players."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gans import tiny
+
+from supcon_jax import core, shard
+from supcon_jax.gans import game
+
+
+def on_devices(devices, nets, state, frozen, batch, **options):
+    """One step with the batch split over so many devices: (state, metrics) on the host."""
+    task = tiny.task(nets, devices=devices, scl=0.2, **options)
+    mesh = shard.data_mesh(devices)
+    state, frozen = shard.replicate((state, frozen), mesh)
+    split = shard.place(batch, mesh)
+    return jax.device_get(tiny.stepper(task, state, frozen, split)(state, frozen, split))
+
+
+def assert_same_step(got, want, rtol=1e-5, grad_rtol=2e-4):
+    """Metrics relative to their size, gradients, parameters and averages relative to each leaf's largest entry."""
+    for name, value in want[1].items():
+        np.testing.assert_allclose(got[1][name], value, rtol=grad_rtol if "grad_norm" in name else rtol, err_msg=name)
+    for name in ("disc", "gen"):
+        assert tiny.far(got[0].opt[name], want[0].opt[name]) < grad_rtol, name  # the gradients themselves
+        assert tiny.far(got[0].params[name], want[0].params[name]) < grad_rtol
+        assert tiny.far(got[0].stats[name], want[0].stats[name]) < rtol
+    assert tiny.far(got[0].memory, want[0].memory) < grad_rtol
+
+
+@pytest.mark.parametrize("devices", [4, 8])
+def test_any_number_of_devices(devices, world, one):
+    nets, frozen, batch, _, state, _ = world
+    assert_same_step(on_devices(devices, nets, state, frozen, batch), one)
+
+
+def test_a_batch_that_devices_split_unevenly():
+    """Six rows on two devices: the discriminators' five wrong pairs and the rows of one branch do not divide."""
+    nets = tiny.gan_nets()
+    frozen, batch = tiny.encoders(nets), tiny.pairs(n=6, v=1)
+    state = tiny.start(tiny.task(nets), batch)
+    one = on_devices(1, nets, state, frozen, batch, branches=1)
+    assert_same_step(on_devices(2, nets, state, frozen, batch, branches=1), one)
+
+
+def test_half_precision(world, one):
+    """Computing in bfloat16: finite, parameters still float32, both losses within 2 % of float32."""
+    _, _, batch, _, state, _ = world
+    nets = tiny.gan_nets(dtype=jnp.bfloat16)
+    frozen = tiny.encoders(nets)
+    after, metrics = jax.device_get(tiny.stepper(tiny.task(nets, scl=0.2), state, frozen, batch)(state, frozen, batch))
+    assert after.skipped[0] == 0
+    assert {x.dtype for x in jax.tree.leaves((after.params, after.stats, after.memory))} == {np.dtype(np.float32)}
+    for name in ("disc/loss", "gen/loss"):
+        assert metrics[name] == pytest.approx(one[1][name], rel=0.02), name
+    assert not np.array_equal(metrics["gen/loss"], one[1]["gen/loss"])
+
+
+def test_players_share_the_fakes(world):
+    """Both players play the same fakes, and on one device the compiler makes them once.
+
+    Each player's loss holds the generator's forward pass (six convolutions here); the compiled step has six fewer than
+    was asked for. On several devices the partitioned program keeps both passes (70 of 70 on 8 simulated ones; the
+    all-reduces of BatchNorm probably keep them apart).
+    """
+    nets, frozen, batch, task, state, step = world
+    lowered = jax.jit(functools.partial(core.step, task)).lower(state, frozen, batch).as_text()
+    latent = [x[:, 0] for x in game.noise(jax.random.key(0), 8, 1, tiny.Z, tiny.COND, False)]
+    words, sentence, valid = jnp.ones((8, tiny.WORDS, tiny.DIM)), jnp.ones((8, tiny.DIM)), jnp.ones((8, tiny.WORDS), bool)
+    variables = {"params": state.params["gen"], "batch_stats": state.stats["gen"]}
+    forward = jax.jit(functools.partial(nets["gen"].apply, train=True, mutable=["batch_stats"]))
+    one = forward.lower(variables, latent[0], sentence, words, valid, latent[1]).as_text().count("stablehlo.convolution")
+    assert one == 6
+    assert len(re.findall(r" convolution\(", step.as_text())) == lowered.count("stablehlo.convolution") - one

@@ -1,0 +1,154 @@
+"""What the GANs share: frozen codes, noise, matching and label terms against the double loops, the average."""
+
+import dataclasses
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from gans import tiny
+
+from supcon_jax import core
+from supcon_jax.gans import game
+
+OPTIONS = {
+    "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "scl": 0.2, "temperature": 0.5,
+    "label_mode": "single", "inter": 0.7, "inner": 1.3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """(nets, frozen, batch, fakes, words, sentence, valid)."""
+    nets = tiny.gan_nets()
+    frozen, batch = tiny.encoders(nets), tiny.pairs(n=5)
+    fakes = np.random.default_rng(1).uniform(-1, 1, (5, 2, 16, 16, 3)).astype(np.float32)
+    texts = jax.jit(functools.partial(game.encode_text, nets))(frozen, batch["text"], batch["text_len"])
+    return nets, frozen, batch, fakes, *texts
+
+
+def terms(scene, batch=None, nets=None, **changes):
+    """matching_terms of the scene, compiled: (total, metrics), and the gradient of the total to the fakes."""
+    own, frozen, usual, fakes, words, sentence, _ = scene
+    about = types.SimpleNamespace(sums=tiny.about().sums)
+    batch, options = batch or usual, OPTIONS | changes
+
+    def total(fakes, frozen):
+        return game.matching_terms(nets or own, frozen, fakes, words, sentence, batch, about, options)
+
+    (value, metrics), grad = jax.jit(jax.value_and_grad(total, has_aux=True))(fakes, frozen)
+    return float(value), {name: float(x) for name, x in metrics.items()}, np.asarray(grad)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def expected(scene, batch, w_inter, w_inner):
+    """The same numbers from the double loops: DAMSM of each branch, the label blocks over both branches."""
+    nets, frozen, _, fakes, words, sentence, _ = scene
+    rows = jax.jit(functools.partial(game.encode_image, nets))(frozen, fakes.reshape(-1, 16, 16, 3))
+    regions, code = (np.asarray(x, np.float64).reshape(5, 2, *x.shape[1:]) for x in rows)
+    words, sentence, out = np.asarray(words, np.float64), np.asarray(sentence, np.float64), {}
+    for b in range(2):
+        label = batch["label"][:, b] if batch["label"].ndim == 2 else None
+        length = batch["text_len"][:, b]
+        out[f"w0_{b}"], out[f"w1_{b}"] = oracles.words(regions[:, b], words[:, b], length, label, OPTIONS["gammas"])
+        out[f"s0_{b}"], out[f"s1_{b}"] = oracles.sentences(code[:, b], sentence[:, b], label, 10.0)
+    v, t = unit(code).reshape(10, -1), unit(sentence).reshape(10, -1)
+    nothing, own = np.zeros((10, 10), bool), np.eye(10, dtype=bool)
+    out["image_text"] = oracles.supcon(v, t, w_inter, 2.0, nothing)
+    out["text_image"] = oracles.supcon(t, v, w_inter, 2.0, nothing)
+    out["image_image"] = oracles.supcon(v, v, w_inner, 2.0, own)
+    out["inter"], out["inner"] = (out["image_text"] + out["text_image"]) / 2, out["image_image"] / 2
+    out["scl"] = 0.7 * out["inter"] + 1.3 * out["inner"]
+    return out
+
+
+@pytest.mark.parametrize("labels", ["single", "jaccard", "unlabelled"])
+def test_terms_are_those_of_the_double_loops(labels, scene):
+    batch = tiny.pairs(n=5, multi=labels == "jaccard", unlabelled=labels == "unlabelled")
+    if labels == "unlabelled":
+        batch["index"][:, 1] = batch["index"][:, 0]  # two captions of one picture: still positives of each other
+        weight = oracles.same_label(*2 * (batch["index"].ravel(),))
+    else:
+        flat = batch["label"].reshape(10, *batch["label"].shape[2:])
+        weight = getattr(oracles, "jaccard" if labels == "jaccard" else "same_label")(flat, flat)
+    want = expected(scene, batch, weight, weight)
+    mode = "jaccard" if labels == "jaccard" else "single"
+    total, metrics, _ = terms(scene, batch, label_mode=mode)
+    assert set(metrics) == set(want)
+    for name, value in want.items():
+        assert metrics[name] == pytest.approx(value, rel=2e-5, abs=1e-5), name
+    damsm = sum(value for name, value in want.items() if name[-2:] in ("_0", "_1"))
+    assert total == pytest.approx(5 * damsm + 0.2 * want["scl"], rel=2e-5)
+
+
+def test_weights_of_zero_leave_terms_out(scene):
+    total, metrics, _ = terms(scene, damsm_weight=0.0)
+    assert set(metrics) == {"scl", "inter", "inner", "image_text", "text_image", "image_image"}
+    assert total == pytest.approx(0.2 * metrics["scl"], rel=1e-6)
+    total, metrics, grad = terms(scene, damsm_weight=0.0, scl=0.0)
+    assert total == 0 and metrics == {} and not grad.any()
+
+
+def test_class_mask(scene):
+    batch = scene[2] | {"label": np.zeros((5, 2), np.int32)}  # one class: without other classes nothing is left to tell
+    assert terms(scene, batch)[1]["s0_0"] == pytest.approx(0, abs=1e-6)
+    assert terms(scene, batch, class_mask=False)[1]["s0_0"] > 0.1
+
+
+def test_pictures_get_a_gradient_through_a_frozen_trunk(scene):
+    """Encoders pretrained on a frozen trunk stop gradients there; the matching terms need them at the pictures."""
+    free = terms(scene)[2]
+    assert np.abs(free).max() > 1e-3
+    np.testing.assert_allclose(terms(scene, nets=tiny.gan_nets(frozen=True))[2], free, rtol=1e-5, atol=1e-7)
+
+
+def test_texts_are_constants(scene):
+    nets, frozen, batch, *_ = scene
+
+    def through(text_params):
+        tree = {"damsm": frozen["damsm"] | {"params": frozen["damsm"]["params"] | {"text": text_params}}}
+        words, sentence, _ = game.encode_text(nets, tree, batch["text"], batch["text_len"])
+        return (words**2).sum() + (sentence**2).sum()
+
+    grads = jax.jit(jax.grad(through))(frozen["damsm"]["params"]["text"])
+    assert not any(np.asarray(g).any() for g in jax.tree.leaves(grads))
+
+
+def test_texts_of_branches_stay_with_their_rows(scene):
+    nets, frozen, batch, _, words, sentence, valid = scene
+    assert words.shape == (5, 2, tiny.WORDS, tiny.DIM) and sentence.shape == (5, 2, tiny.DIM)
+    np.testing.assert_array_equal(valid.sum(-1), batch["text_len"])
+    run = jax.jit(nets["text"].apply)
+    for b in range(2):
+        want = run({"params": frozen["damsm"]["params"]["text"]}, batch["text"][:, b], batch["text_len"][:, b])
+        np.testing.assert_allclose(words[:, b], want[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(sentence[:, b], want[1], rtol=1e-5, atol=1e-6)
+
+
+def test_noise():
+    for share in (False, True):
+        z, eps = game.noise(jax.random.key(0), 6, 2, 5, 3, share)
+        assert z.shape == (6, 2, 5) and eps.shape == (6, 2, 3)
+        assert np.array_equal(z[:, 0], z[:, 1]) == share == np.array_equal(eps[:, 0], eps[:, 1])
+        assert len(np.unique(z)) == (30 if share else 60)
+        assert not np.isin(eps, z).any()
+    z, _ = game.noise(jax.random.key(0), 4000, 1, 5, 3, False)
+    assert abs(float(z.mean())) < 0.03 and abs(float(z.std()) - 1) < 0.03
+
+
+def test_average():
+    params, old = {"w": jnp.arange(3.0)}, {"w": jnp.full(3, 10.0)}
+    blank = {"step": jnp.zeros((), jnp.int32), "skipped": jnp.zeros(2, jnp.int32), "key": jax.random.key(0), "opt": {}}
+    state = core.State(params={"gen": params}, stats={"gen": {"mean": jnp.ones(2)}}, memory={"ema": old, "x": 1}, **blank)
+    after = game.averaged(state, 0.75)
+    np.testing.assert_allclose(after.memory["ema"]["w"], [7.5, 7.75, 8.0])
+    assert after.memory["x"] == 1 and after.params is state.params
+    variables = game.generator_variables(after)
+    assert variables["params"] is after.memory["ema"] and variables["batch_stats"] is after.stats["gen"]
+    assert dataclasses.is_dataclass(after)

@@ -1,0 +1,219 @@
+"""DAMSM's task: its terms by name against the double loops, branches, the frozen trunk, devices, precision, heads."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from gans import tiny
+
+from supcon_jax import core, shard
+from supcon_jax.losses import contrast
+from supcon_jax.methods.damsm import damsm, join_trunk, merge, split_trunk
+from supcon_jax.nets.text import TextEncoder
+from supcon_jax.views.image import signed
+
+
+def nets_of(dtype=None, frozen=False):
+    """Without dropout, so that a test can make the same codes."""
+    return {
+        "image": tiny.Encoder(frozen=frozen, dtype=dtype),
+        "text": TextEncoder(tiny.VOCAB, embed=6, width=tiny.DIM, dropout=0.0, dtype=dtype),
+    }
+
+
+def made(nets=None, devices=1, **options):
+    return damsm(nets or nets_of(), tiny.keeping(), tiny.about(devices), **{"flip": False} | options)
+
+
+@pytest.fixture(scope="module")
+def world():
+    """(batch, task, state, state and metrics after one step)."""
+    batch, task = tiny.pairs(), made()
+    state = tiny.start(task, batch)
+    return batch, task, state, jax.device_get(tiny.stepper(task, state, {}, batch)(state, {}, batch))
+
+
+def codes(state, batch, nets):
+    """Codes of every pair in training mode, float64, [n, v, ...]: regions, code, words, sentence; and new statistics."""
+    params, stats = state.params["model"], state.stats["model"]["image"]
+    n, v = batch["label"].shape[:2]
+    variables = {"params": params["image"], "batch_stats": stats}
+    image = jax.jit(functools.partial(nets["image"].apply, train=True, mutable=["batch_stats"]))
+    (regions, code), new = image(variables, signed(jnp.asarray(batch["image"])).reshape(n * v, *batch["image"].shape[2:]))
+    text = jax.jit(nets["text"].apply)
+    words, sentence = text({"params": params["text"]}, batch["text"].reshape(n * v, -1), batch["text_len"].ravel())
+    rows = [np.asarray(x, np.float64).reshape(n, v, *x.shape[1:]) for x in (regions, code, words, sentence)]
+    return *rows, new["batch_stats"]
+
+
+def unit(x):
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).reshape(-1, x.shape[-1])
+
+
+def test_every_term_has_a_name_and_its_value(world):
+    batch, _, state, (after, metrics) = world
+    regions, code, words, sentence, stats = codes(state, batch, nets_of())
+    want = {}
+    for b in range(2):
+        label, length = batch["label"][:, b], batch["text_len"][:, b]
+        want[f"w0_{b}"], want[f"w1_{b}"] = oracles.words(regions[:, b], words[:, b], length, label, (4.0, 5.0, 10.0))
+        want[f"s0_{b}"], want[f"s1_{b}"] = oracles.sentences(code[:, b], sentence[:, b], label, 10.0)
+    v, t, label = unit(code), unit(sentence), batch["label"].ravel()
+    weight, nothing, own = oracles.same_label(label, label), np.zeros((16, 16), bool), np.eye(16, dtype=bool)
+    for name, a, c in (("image", v, v), ("text", t, t)):
+        want[f"{name}_{name}"] = oracles.supcon(a, c, weight, 2.0, own)
+    want |= {"image_text": oracles.supcon(v, t, weight, 2.0, nothing)}
+    want |= {"text_image": oracles.supcon(t, v, weight, 2.0, nothing)}
+    want["inter"] = (want["image_text"] + want["text_image"]) / 2
+    want["inner"] = (want["image_image"] + want["text_text"]) / 2
+    want["scl"] = want["inter"] + want["inner"]
+    want["loss"] = want["scl"] + sum(x for name, x in want.items() if name[-2:] in ("_0", "_1"))
+    names = {f"model/{name}" for name in want} | {"model/grad_norm", "skipped", "skipped_in_a_row"}
+    assert set(metrics) == names
+    for name, value in want.items():
+        assert metrics[f"model/{name}"] == pytest.approx(value, rel=5e-5, abs=1e-5), name
+    assert tiny.far(after.stats["model"]["image"], stats) < 1e-5
+    assert tiny.far(after.opt["model"], jax.tree.map(jnp.zeros_like, after.opt["model"])) > 0
+    assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(after.opt["model"]))  # every parameter gets a gradient
+
+
+def test_zero_weight_leaves_the_term_out(world, monkeypatch):
+    batch, _, state, _ = world
+    calls = []
+    known = contrast.label_supcon
+    monkeypatch.setattr(contrast, "label_supcon", lambda *a, **o: calls.append(1) or known(*a, **o))
+    shapes = jax.eval_shape(functools.partial(core.step, made(scl=0.0)), state, {}, batch)[1]
+    assert not calls and not any("scl" in name or "inter" in name for name in shapes)
+    jax.eval_shape(functools.partial(core.step, made(scl=0.5)), state, {}, batch)
+    assert calls
+
+
+def metrics_of(task, state, batch):
+    """The loss and metrics before the step, without gradients."""
+    run = tiny.compiled(lambda s, b: task.players[0].loss(s.params, s, {}, b, jax.random.key(0)), state, batch)
+    value, aux = jax.device_get(run(state, batch))
+    return float(value), aux.metrics
+
+
+def test_branches_and_weights(world):
+    """One branch reads the first pair only; the two weights of the label term and its own scale what they say."""
+    batch, _, state, (_, whole) = world
+    first = {name: x[:, :1] for name, x in batch.items()}
+    used, metrics = metrics_of(made(branches=1, scl=0.0), state, batch)
+    alone, _ = metrics_of(made(branches=1, scl=0.0), state, first)
+    assert used == alone == pytest.approx(sum(metrics.values()), rel=1e-6)
+    assert set(metrics) == {"w0_0", "w1_0", "s0_0", "s1_0"}
+    value, metrics = metrics_of(made(scl=0.3, inter=0.5, inner=2.0), state, batch)
+    assert metrics["scl"] == pytest.approx(0.5 * whole["model/inter"] + 2 * whole["model/inner"], rel=1e-5)
+    matched = whole["model/loss"] - whole["model/scl"]
+    assert value == pytest.approx(matched + 0.3 * metrics["scl"], rel=1e-5)
+
+
+def test_multi_hot_and_unlabelled(world):
+    _, _, state, _ = world
+    batch = tiny.pairs(multi=True)
+    flat = batch["label"].reshape(16, -1)
+    _, code, _, sentence, _ = codes(state, batch, nets_of())
+    _, metrics = metrics_of(made(label_mode="jaccard"), state, batch)
+    weight = oracles.jaccard(flat, flat)
+    want = oracles.supcon(unit(code), unit(sentence), weight, 2.0, np.zeros((16, 16), bool))
+    if flat.any(1).all():
+        assert metrics["image_text"] == pytest.approx(want, rel=5e-5)
+    none = tiny.pairs(unlabelled=True)
+    none["index"][:, 1] = none["index"][:, 0]  # two captions of each picture
+    _, metrics = metrics_of(made(), state, none)
+    own = oracles.same_label(*2 * (none["index"].ravel(),))
+    _, code, _, _, _ = codes(state, none, nets_of())
+    want = oracles.supcon(unit(code), unit(code), own, 2.0, np.eye(16, dtype=bool))
+    assert metrics["image_image"] == pytest.approx(want, rel=5e-5) and want > 0
+
+
+def test_frozen_trunk(world):
+    """The trunk is an argument: not in the state, never moved, on its averages; the heads learn."""
+    batch, free, state, _ = world
+    nets = nets_of(frozen=True)
+    task = made(nets)
+    trunk = {"params": state.params["model"]["image"]["trunk"], "batch_stats": state.stats["model"]["image"]["trunk"]}
+    trunk = jax.tree.map(lambda x: x + 0.1, trunk)
+    frozen = {"trunk": trunk}
+    before = jax.device_get(trunk)
+    state = tiny.start(task, batch)
+    assert set(state.params["model"]["image"]) == {"regions", "code"} and state.stats["model"]["image"] == {}
+    step = tiny.stepper(task, state, frozen, batch)
+    after, metrics = step(state, frozen, batch)
+    assert int(after.skipped[0]) == 0 and jax.tree.structure(after) == jax.tree.structure(state)
+    assert tiny.same(jax.device_get(trunk), before)
+    assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(after.opt["model"]["image"]))
+    other = {"trunk": jax.tree.map(lambda x: x * 1.3, trunk)}
+    assert float(step(state, other, batch)[1]["model/s0_0"]) != float(metrics["model/s0_0"])  # it is read
+    whole = jax.jit(nets["image"].apply)(
+        {"params": state.params["model"]["image"] | {"trunk": trunk["params"]}, "batch_stats": {"trunk": trunk["batch_stats"]}},
+        signed(jnp.asarray(batch["image"][:, 0])),
+    )
+    flat = {name: batch[name][:, 0] for name in ("image", "text", "text_len")}
+    np.testing.assert_allclose(jax.jit(task.heads["image"])(state, frozen, flat, None)[1], whole[1], rtol=1e-5, atol=1e-6)
+
+
+def test_trunk_is_cut_and_put_back():
+    whole = {"params": {"trunk": {"a": 1}, "code": 2}, "batch_stats": {"trunk": {"m": 3}}}
+    own, trunk = split_trunk(whole, True)
+    assert own == {"params": {"code": 2}, "batch_stats": {}} and trunk == {"params": {"a": 1}, "batch_stats": {"m": 3}}
+    assert join_trunk(own["params"], own["batch_stats"], {"trunk": trunk}) == whole
+    assert split_trunk(whole, False)[0] is whole and join_trunk(whole["params"], whole["batch_stats"], {}) == whole
+
+
+def on_devices(devices, state, batch):
+    task, mesh = made(devices=devices), shard.data_mesh(devices)
+    state, split = shard.replicate(state, mesh), shard.place(batch, mesh)
+    return jax.device_get(tiny.stepper(task, state, {}, split)(state, {}, split))
+
+
+def assert_same_step(got, want):
+    for name, value in want[1].items():
+        np.testing.assert_allclose(got[1][name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert tiny.far(got[0].opt, want[0].opt) < 1e-4  # the gradients themselves
+    assert tiny.far(got[0].params, want[0].params) < 1e-5
+    assert tiny.far(got[0].stats, want[0].stats) < 1e-5
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_any_number_of_devices(devices, world):
+    batch, _, state, one = world
+    assert_same_step(on_devices(devices, state, batch), one)
+
+
+def test_a_batch_of_six_on_two_devices(world):
+    _, _, state, _ = world
+    batch = tiny.pairs(n=6)
+    assert_same_step(on_devices(2, state, batch), on_devices(1, state, batch))
+
+
+def test_half_precision(world):
+    batch, _, state, (_, whole) = world
+    task = made(nets_of(jnp.bfloat16))
+    after, metrics = tiny.stepper(task, state, {}, batch)(state, {}, batch)
+    assert int(after.skipped[0]) == 0
+    assert {x.dtype for x in jax.tree.leaves((after.params, after.stats))} == {jnp.dtype(jnp.float32)}
+    assert float(metrics["model/loss"]) == pytest.approx(float(whole["model/loss"]), rel=0.02)
+    assert float(metrics["model/loss"]) != float(whole["model/loss"])
+
+
+def test_merge_keeps_rows_together():
+    x = np.arange(12).reshape(3, 2, 2)
+    np.testing.assert_array_equal(merge(jnp.asarray(x)), [x[i, b] for i in range(3) for b in range(2)])
+
+
+def test_heads(world):
+    batch, task, state, _ = world
+    assert set(task.heads) == {"image", "text"}
+    flat = {name: batch[name][:, 1] for name in ("image", "text", "text_len")}
+    regions, code = jax.jit(task.heads["image"])(state, {}, flat, None)
+    words, sentence = jax.jit(task.heads["text"])(state, {}, flat, None)
+    assert regions.shape == (8, 16, tiny.DIM) and code.shape == sentence.shape == (8, tiny.DIM)
+    assert words.shape == (8, tiny.WORDS, tiny.DIM)
+    shifted = state.replace(stats=jax.tree.map(lambda x: x + 0.5, state.stats))
+    moved = jax.jit(task.heads["image"])(shifted, {}, flat, None)[1]
+    assert float(jnp.abs(moved - code).max()) > 1e-3  # BatchNorm averages, not this batch

@@ -1,0 +1,46 @@
+"""Tiny runs through the command line in this process, each made once and shared by all tests that look at it."""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import pathlib
+import tempfile
+
+import jax
+
+from supcon_jax import main
+
+
+@contextlib.contextmanager
+def quick_to_compile():
+    """Little optimisation: the programs of tiny runs take longer to compile than to run."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+def command(*argv):
+    """main in this process: (exit code, stdout)."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
+    out = io.StringIO()
+    with quick_to_compile(), contextlib.redirect_stdout(out):
+        code = main.main([str(word) for word in argv])
+    return code, out.getvalue()
+
+
+@functools.cache
+def shapes() -> pathlib.Path:
+    """Both stages of configs/shapes.py:tiny, on all eight devices."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="supcon_jax_shapes_"))
+    code, _ = command("--config=configs/shapes.py:tiny", f"--workdir={folder / 'w'}")
+    assert code == 0
+    return folder / "w"
+
+
+def done(workdir, stage):
+    return json.loads((workdir / stage / "DONE").read_text())
