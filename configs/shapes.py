@@ -18,13 +18,14 @@ def get_config(word=""):
     update(c, {"data": {"name": "shapes", "words": 12, "crop": "none", "train": "train", "test": "test"}})
     c.data.args = {"size": c.data.get_oneway_ref("size"), "records": 6000, "seed": 0, "labels": "single", "scenes": False}
     c.views.flip = False  # captions say left and right
-    c.batch = 32
+    c.batch = 16
     c.stages = ("damsm", "attngan")
     c.every.update({"log": 50, "save": 250, "sample": 500})
     damsm = stage(
         c,
         method="damsm",
-        steps=400,
+        batch=32,
+        steps=350,
         args={
             "branches": 2, "scl": follow("scl"), "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"),
@@ -41,19 +42,20 @@ def get_config(word=""):
     attngan = stage(
         c,
         method="attngan",
-        steps=1500,
+        steps=2200,
         args={
             "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
-            "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
-            "z": 32, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "ema": 0.99, "flip": c.views.get_oneway_ref("flip"),
+            "damsm_weight": 0.5, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
+            "z": 16, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "ema": 0.99,
+            "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
             "gen": {"net": "attngan_g", "width": 16, "sizes": (8, 16, 32), "residual": 1, "cond": 32, "mask": "correct"},
             "disc": {"net": "attngan_d", "width": 8},
         },
         optim={
-            "disc": {"name": "adam", "lr": 5e-4, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
-            "gen": {"name": "adam", "lr": 5e-4, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
+            "disc": {"name": "adam", "lr": 1e-3, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
+            "gen": {"name": "adam", "lr": 1e-3, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
         },
         frozen={"damsm": "stage:damsm"},
     )  # fmt: skip
@@ -94,7 +96,7 @@ PRESETS = {
         "data": {"args": {"records": 256}},
         "every": {"log": 1, "save": 2, "sample": 2},
         "damsm": {
-            "steps": 2,
+            "batch": 8, "steps": 2,
             "nets": {"image": {"dim": 16, "width": 0.0625}, "text": {"embed": 16, "width": 16}},
         },
         "attngan": {

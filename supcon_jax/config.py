@@ -104,7 +104,7 @@ RANGES = (
     ("data.size", int, lambda x: 8 <= x <= 2048, "pixels, 8 to 2048"),
     ("keep.mode", str, lambda x: x in ("min", "max"), "min or max"),
     ("mesh.data", (int, str), lambda x: x == "auto" or (isinstance(x, int) and x > 0), "auto or a number of devices"),
-    ("every.profile", tuple, lambda x: len(x) in (0, 2) and all(isinstance(s, int) for s in x), "two steps, as (10, 20), or ()"),
+    ("every.profile", tuple, lambda x: len(x) in (0, 2) and {int} >= set(map(type, x)), "two steps, as (10, 20), or ()"),
     ("evals.*.every", int, lambda x: x >= 0, "a number of steps, 0 for only at the end"),
     ("evals.*.reals", int, lambda x: x >= 0, "a number of records, 0 for all of them"),
     ("evals.*.bank", int, lambda x: x >= 0, "a number of records, 0 for none"),

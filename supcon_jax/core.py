@@ -166,7 +166,7 @@ def move(player: Player, state: State, frozen: Frozen, batch: Batch, key: Key):
         return player.loss({**state.params, owner: own}, state, frozen, batch, key)
 
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params[owner])
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     ok = jnp.isfinite(value) & jnp.isfinite(norm)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
         updates, opt = player.tx.update(grads, state.opt[owner], state.params[owner])

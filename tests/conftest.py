@@ -5,6 +5,9 @@ import pathlib
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# eight devices that wait for each other in several collectives at once need a thread each: with a pool of two cores
+# they wait for ever, and XLA ends the process after 40 s
+os.environ.setdefault("NPROC", "64")
 
 import jax  # noqa: E402  (the flags above must stand before the first import)
 import pytest  # noqa: E402

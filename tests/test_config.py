@@ -10,7 +10,6 @@ import pytest
 
 from supcon_jax import config, main
 from supcon_jax.build.names import NETS, resolve
-from supcon_jax.config import UserError
 from supcon_jax.data import DATA
 from supcon_jax.gans import GANS
 from supcon_jax.methods import METHODS
@@ -42,7 +41,9 @@ def plain(path):
     return config.plain(config.load(path))
 
 
-EVERY = [f"{name}:{word}" for name in FILES for word in words(name) if word.split(",")[0] in presets(name) or word in ("", "tiny")]
+EVERY = [
+    f"{name}:{word}" for name in FILES for word in words(name) if word.split(",")[0] in presets(name) or word in ("", "tiny")
+]
 EVERY += [f"{name}:{word}" for name in FILES for word in ("damsm", "attngan", "damsm,tiny", "attngan,tiny")]
 
 
@@ -103,10 +104,15 @@ def test_shared_values_reach_every_stage(name):
 
 
 def test_batch_and_size_follow_where_a_stage_has_none_of_its_own():
-    tree = config.plain(config.override(config.load("configs/shapes.py"), {"batch": "16", "data.size": "64"}))
-    sizes = (tree["damsm"]["size"], tree["attngan"]["size"], tree["data"]["args"]["size"], tree["damsm"]["nets"]["image"]["size"])
+    tree = config.plain(config.override(config.load("configs/shapes.py"), {"batch": "24", "data.size": "64"}))
+    sizes = (
+        tree["damsm"]["size"],
+        tree["attngan"]["size"],
+        tree["data"]["args"]["size"],
+        tree["damsm"]["nets"]["image"]["size"],
+    )
     assert sizes == (64,) * 4
-    assert (tree["damsm"]["batch"], tree["attngan"]["batch"]) == (16, 16)
+    assert tree["attngan"]["batch"] == tree["classifier"]["batch"] == 24
     cub = config.plain(config.override(config.load("configs/cub.py"), {"batch": "10"}))
     assert (cub["damsm"]["batch"], cub["attngan"]["batch"]) == (48, 10)
 
@@ -144,11 +150,13 @@ def test_shipped_configs_are_found_from_anywhere(tmp_path, monkeypatch):
     "key,text,value",
     [("damsm.args.scl", "0", 0.0), ("batch", "16", 16), ("damsm.args.class_mask", "false", False), ("mesh.data", "4", 4),
      ("damsm.args.gammas", "(1.0,2.0,3.0)", (1.0, 2.0, 3.0)), ("damsm.args.gammas", "[1.0,2.0,3.0]", (1.0, 2.0, 3.0)),
-     ("stages", "damsm", ("damsm",)), ("data.root", "1", "1"), ("mesh.data", "auto", "auto"), ("every.profile", "(2,4)", (2, 4)),
+     ("stages", "damsm", ("damsm",)), ("data.root", "1", "1"), ("mesh.data", "auto", "auto"), ("every.profile", "(2,4)", (2, 4)),  # noqa: E501
      ("damsm.frozen.trunk", "a=b", "a=b"), ("damsm.optim.model.lr", "1e-4", 1e-4)],
 )  # fmt: skip
 def test_values_on_the_command_line_get_the_type_that_stands_there(key, text, value):
-    found = config.flat(config.override(config.load("configs/shapes.py:tiny" if "trunk" not in key else "configs/emoji.py"), {key: text}))
+    found = config.flat(
+        config.override(config.load("configs/shapes.py:tiny" if "trunk" not in key else "configs/emoji.py"), {key: text})
+    )
     assert found[key] == value and type(found[key]) is type(value)
 
 
@@ -167,7 +175,7 @@ BAD = [
     ("seed=-1", "integer"), ("seed=0.5", "int"), ("seed=99999999999999999999", "integer"), ("skip_limit=0", "> 0"),
     ("damsm.steps=0", "at least 1"), ("damsm.steps=-5", "at least 1"), ("damsm.steps=1e3", "int"),
     ("every.log=-1", "number of steps"), ("every.save=0.5", "int"), ("every.profile=(1,2,3)", "two steps"),
-    ("evals.matching.every=-1", "number of steps"), ("evals.matching.fakes=1", "at least 2"), ("evals.matching.reals=-1", "records"),
+    ("evals.matching.every=-1", "number of steps"), ("evals.matching.fakes=1", "at least 2"), ("evals.matching.reals=-1", "records"),  # noqa: E501
     ("keep.latest=0", "at least 1"), ("keep.best=-1", "0 or more"), ("keep.mode=best", "min or max"),
     ("mesh.data=0", "number of devices"), ("mesh.data=all", "number of devices"), ("mesh.data=-2", "number of devices"),
     ("damsm.args.branches=3", "1 or 2"), ("damsm.args.branches=0", "1 or 2"), ("damsm.args.group=1", "at least 2"),
@@ -247,7 +255,7 @@ COMMANDS = {
     "sample: no file": (["--mode=sample", "--from=shapes", "--prompts=/nowhere/p"], "/nowhere/p: no such file"),
     "sample: empty file": (["--mode=sample", "--from=shapes", "--prompts=FOLDER/empty"], "no caption"),
     "sample: no text": (["--mode=sample", "--from=shapes", "--prompts=FOLDER/latin"], "latin.*UTF-8"),
-    "sample: unknown source": (["--mode=sample", "--from=birds", "--prompt=a"], "'birds' is no folder or file, and not among the shipped weights"),
+    "sample: unknown source": (["--mode=sample", "--from=birds", "--prompt=a"], "'birds' is no folder or file, and not among the shipped weights"),  # noqa: E501
     "sample: no weights": (["--mode=sample", "--from=FOLDER/not.txt", "--prompt=a"], "not.txt"),
     "sample: no stage": (["--mode=sample", "--from=FOLDER", "--prompt=a"], "holds no finished stage of attngan"),
     "eval: nothing": ([TINY, "--mode=eval", "--workdir=FOLDER/w"], "holds no checkpoint of damsm, attngan"),

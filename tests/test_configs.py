@@ -9,10 +9,10 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import pytest
-from PIL import Image
-
 import runs
 from data.layouts import cub_layout, emoji_layout, folder_layout
+from PIL import Image
+
 from supcon_jax import config, core
 from supcon_jax.build import stage
 from supcon_jax.build.names import net
@@ -82,7 +82,12 @@ def built(preset, roots, tmp_path, monkeypatch):
 def zeros(plain, part, data):
     """The shapes of one training batch."""
     section = plain[part]
-    n, v, size, words = section["batch"], 1 if plain["data"]["partner"] == "none" else 2, section["size"], plain["data"]["words"]
+    n, v, size, words = (
+        section["batch"],
+        1 if plain["data"]["partner"] == "none" else 2,
+        section["size"],
+        plain["data"]["words"],
+    )
     labels = data.train.labels
     label = array(n, v, data.classes) if labels is not None and labels.ndim == 2 else array(n, v, dtype=jnp.int32)
     text = {"text": array(n, v, words, dtype=jnp.int32), "text_len": array(n, v, dtype=jnp.int32)}
@@ -166,7 +171,7 @@ RUNS = {
     "folder, several labels": ("configs/folder.py:multi,tiny", "folder multi", ()),
     "emoji": ("configs/emoji.py:tiny", "emoji", ("--config.data.args.uses=1", "--config.data.args.test=2")),
 }
-SLOW = ("folder, several labels", "emoji")
+SLOW = ("folder, one label", "folder, several labels", "emoji")  # each compiles programs of its own
 
 
 def check_run(path, root, folder, caplog, capsys, *more):

@@ -6,9 +6,9 @@ import pathlib
 import shutil
 
 import pytest
+import runs
 from PIL import Image
 
-import runs
 from supcon_jax import api, main
 
 TINY = "--config=configs/shapes.py:tiny"
@@ -107,7 +107,7 @@ def test_help_lists_the_flags(capsys):
 def test_sample_draws_every_caption_into_single_pictures_and_a_grid(workdir, tmp_path):
     (tmp_path / "captions.txt").write_text("a small red circle at the top left\n\n  a green ring \n")
     code, out = runs.command(
-        "--mode=sample", f"--from={workdir}", f"--prompts={tmp_path / 'captions.txt'}", "--prompt=a large unicorn, blue square!",
+        "--mode=sample", f"--from={workdir}", f"--prompts={tmp_path / 'captions.txt'}", "--prompt=a large unicorn, blue square!",  # noqa: E501
         "--number=2", f"--workdir={tmp_path / 'out'}",
     )  # fmt: skip
     assert code == 0
@@ -125,7 +125,12 @@ def test_sample_draws_every_caption_into_single_pictures_and_a_grid(workdir, tmp
 def test_the_seed_of_sample_decides(workdir, tmp_path):
     def drawn(seed, name):
         code, _ = runs.command(
-            "--mode=sample", f"--from={workdir}", "--prompt=a red circle", "--number=1", f"--seed={seed}", f"--workdir={tmp_path / name}"
+            "--mode=sample",
+            f"--from={workdir}",
+            "--prompt=a red circle",
+            "--number=1",
+            f"--seed={seed}",
+            f"--workdir={tmp_path / name}",
         )
         assert code == 0
         return next((tmp_path / name).glob("000_*")).read_bytes()
@@ -143,9 +148,11 @@ def test_sample_refuses_captions_without_a_known_word(workdir, tmp_path, capsys)
 def test_a_stage_alone_takes_the_encoders_of_a_file(workdir, tmp_path, capsys):
     """--config=...:attngan with frozen.damsm=FILE; a file of another kind is refused by name."""
     wrong = workdir / "attngan" / "weights.safetensors"
-    code, _ = runs.command("--config=configs/shapes.py:attngan,tiny", f"--workdir={tmp_path / 'w'}", f"--config.attngan.frozen.damsm={wrong}")
+    code, _ = runs.command(
+        "--config=configs/shapes.py:attngan,tiny", f"--workdir={tmp_path / 'w'}", f"--config.attngan.frozen.damsm={wrong}"
+    )
     line = capsys.readouterr().err.splitlines()[-1]
-    assert code == 2 and str(wrong) in line and "'attngan', not damsm" in line
+    assert code == 2 and str(wrong) in line and "'attngan', not 'damsm'" in line
 
 
 def test_a_done_stage_with_a_damaged_newest_checkpoint_still_samples(workdir, tmp_path):
@@ -165,7 +172,9 @@ def test_importing_the_package_imports_nothing_heavy():
     import subprocess
     import sys
 
-    code = "import sys, supcon_jax, supcon_jax.config; print([m for m in ('jax', 'flax', 'grain', 'orbax') if m in sys.modules])"
+    code = (
+        "import sys, supcon_jax, supcon_jax.config; print([m for m in ('jax', 'flax', 'grain', 'orbax') if m in sys.modules])"
+    )
     root = pathlib.Path(__file__).parent.parent
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

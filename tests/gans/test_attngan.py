@@ -50,11 +50,16 @@ def test_is_the_published_step():
         scales = {"d16": real, "d8": jax.image.resize(real, (n, 8, 8, 3), "linear")}
         image = functools.partial(game.encode_image, nets, frozen)
         fixed |= {"label": batch["label"][:, 0], "text_len": batch["text_len"][:, 0].tolist(), "image": image}
-        go = jax.jit(lambda p, c, noise: plain_attngan.step(nets, p, c, scales, fixed, noise, rate=rate, decay=0.9))
+
+        def go(plain, count, noise):
+            return plain_attngan.step(nets, plain, count, scales, fixed, noise, rate=rate, decay=0.9)
+
         move = tiny.stepper(task, state, frozen, batch)
         for count in range(steps):
             key = jax.random.fold_in(jax.random.fold_in(state.key, count), 1)
             noise = [x[:, 0] for x in game.noise(key, n, 1, tiny.Z, tiny.COND, False)]
+            if not count:
+                go = tiny.compiled(go, plain, jnp.float64(1), noise)
             plain, losses = go(plain, jnp.float64(count + 1), noise)
             state, metrics = move(state, frozen, batch)
             for name in ("disc", "gen"):

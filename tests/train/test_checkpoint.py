@@ -22,7 +22,9 @@ def state(step=1, seed=0):
         step=jnp.asarray(step, jnp.int32),
         skipped=jnp.asarray([step, 0], jnp.int32),
         key=jax.random.key(seed),
-        params={"model": {"w": jnp.asarray(rng.standard_normal((33, 17)), jnp.float32), "b": jnp.ones((5,), ml_dtypes.bfloat16)}},
+        params={
+            "model": {"w": jnp.asarray(rng.standard_normal((33, 17)), jnp.float32), "b": jnp.ones((5,), ml_dtypes.bfloat16)}
+        },
         opt={"model": ({"mu": jnp.asarray(rng.standard_normal((33, 17)), jnp.float32)}, ())},
         stats={"model": {}},
         memory={"pointer": jnp.asarray(3, jnp.int32), "queue": jnp.asarray(rng.standard_normal((4, 3)), jnp.float32)},
@@ -215,7 +217,7 @@ KEPT = (
 def test_the_best_and_the_newest_are_kept_whatever_the_metric_is(tmp_path, values, mode, left, restarts):
     options = {"latest": 1, "best": 1, "metric": "eval/fid", "mode": mode}
     evals = {step: {"eval/fid": value, "eval/other": -step} for step, value in values.items()}
-    for steps_ in ([[step] for step in range(1, 6)] if restarts else [range(1, 6)]):
+    for steps_ in [[step] for step in range(1, 6)] if restarts else [range(1, 6)]:
         saved(tmp_path, steps_, evals, **options)
     assert steps(tmp_path) == left
 

@@ -210,7 +210,9 @@ def test_the_best_checkpoint_is_the_one_with_the_best_number(tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "5"]
 
 
-@pytest.mark.parametrize("at,every,last,expected", [(2, 2, 9, True), (3, 2, 9, False), (9, 2, 9, True), (9, 0, 9, True), (8, 0, 9, False)])
+@pytest.mark.parametrize(
+    "at,every,last,expected", [(2, 2, 9, True), (3, 2, 9, False), (9, 2, 9, True), (9, 0, 9, True), (8, 0, 9, False)]
+)
 def test_due(at, every, last, expected):
     assert loop.due(at, every, last) is expected
 
