@@ -25,7 +25,7 @@ def get_config(word=""):
         c,
         method="damsm",
         batch=32,
-        steps=350,
+        steps=300,
         args={
             "branches": 2, "scl": follow("scl"), "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"),
@@ -42,7 +42,7 @@ def get_config(word=""):
     attngan = stage(
         c,
         method="attngan",
-        steps=2200,
+        steps=1800,
         args={
             "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 0.5, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
@@ -55,7 +55,7 @@ def get_config(word=""):
         },
         optim={
             "disc": {"name": "adam", "lr": 1e-3, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
-            "gen": {"name": "adam", "lr": 1e-3, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
+            "gen": {"name": "adam", "lr": 3e-3, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
         },
         frozen={"damsm": "stage:damsm"},
     )  # fmt: skip
