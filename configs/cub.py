@@ -72,7 +72,9 @@ def get_config(word=""):
 
 
 PRESETS = {
-    "plain": {"scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}}},
+    "plain": {
+        "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
+    },
     "tiny": {
         "batch": 8,
         "eval_batch": 16,

@@ -84,7 +84,9 @@ SMALL = {
 }  # fmt: skip
 
 PRESETS = {
-    "plain": {"scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}}},
+    "plain": {
+        "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
+    },
     "multi": {
         "data": {"args": {"labels": "multi"}},
         "damsm": {"args": {"label_mode": "jaccard"}},

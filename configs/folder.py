@@ -81,7 +81,9 @@ SMALL = {
 }  # fmt: skip
 
 PRESETS = {
-    "plain": {"scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}}},
+    "plain": {
+        "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
+    },
     "multi": {
         "damsm": {"args": {"label_mode": "jaccard"}},
         "attngan": {"args": {"label_mode": "jaccard"}},

@@ -82,9 +82,15 @@ def get_config(word=""):
 
 
 PRESETS = {
-    "plain": {"scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}}},
+    "plain": {
+        "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
+    },
     "twin": {"data": {"shuffle_pairs": True}},
-    "long": {},
+    "long": {
+        "data": {"args": {"records": 20_000}},
+        "damsm": {"steps": 1000},
+        "attngan": {"steps": 10_000, "optim": {"disc": {"schedule": "linear"}, "gen": {"schedule": "linear"}}},
+    },
     "classifier": {
         "stages": ("classifier",), "batch": 128,
         "data": {"partner": "none", "args": {"labels": "multi", "records": 40000}},

@@ -57,11 +57,11 @@ def tabulate(study: dict, found: dict[str, list[dict]]) -> str:
 
 def side_by_side(study: dict, workdir: pathlib.Path):
     """Pictures of every variant for the study's prompts, first seed, from the same noise."""
-    from supcon_jax import api
+    from supcon_jax.build import model as trained
 
     blocks = {}
     for name in study["variants"]:
-        model = api.load(str(workdir / name / f"seed{study['seeds'][0]}"), (study["stage"],))
+        model = trained.load(str(workdir / name / f"seed{study['seeds'][0]}"), (study["stage"],))
         blocks[name] = pictures.zoomed(np.asarray(model.generate(study["prompts"], seed=0)))
     return pictures.side_by_side(blocks, row_titles=study["prompts"])
 

@@ -52,6 +52,6 @@ def clipped(part: str, norm: float) -> optax.GradientTransformation:
         return clip
 
     def mask(tree):
-        return {name: jax.tree.map(lambda _: name == part, sub) for name, sub in tree.items()}
+        return {name: jax.tree.map(lambda _, own=name == part: own, sub) for name, sub in tree.items()}
 
     return optax.masked(clip, mask)

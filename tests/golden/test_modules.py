@@ -4,12 +4,12 @@ import functools
 import json
 from typing import NamedTuple
 
-import families
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import read_cases
+from golden import families
+from golden.cases import read_cases
 
 from supcon_jax.convert import attngan, damsm, inception, rename, tensors
 from supcon_jax.nets.attngan import Discriminator, Generator

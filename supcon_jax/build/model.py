@@ -1,0 +1,142 @@
+"""Trained weights as a model: encode images and texts, generate pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from supcon_jax.build import weights
+from supcon_jax.build.names import net
+from supcon_jax.build.networks import SHIPPED
+from supcon_jax.config import UserError
+from supcon_jax.data.vocab import Vocab, tokenise
+from supcon_jax.gans.game import unit_rms
+from supcon_jax.ops.arrays import unit
+from supcon_jax.report import pictures
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """Trained weights, ready to use. What the weights cannot do raises UserError.
+
+    nets: flax modules by name. tree: their variables. about: the config and vocabulary they were trained with.
+    """
+
+    nets: dict
+    tree: dict
+    about: dict
+
+    @functools.cached_property
+    def vocab(self) -> Vocab:
+        return Vocab(tuple(self.about["vocab"]))
+
+    def tokens(self, texts: Sequence[str], seed: int = 0):
+        """(ids i32[n, t], lengths i32[n]); words that the vocabulary lacks are left out (see `unknown`).
+
+        Raises UserError: a text without any known word.
+        """
+        words = self.about["config"]["data"]["words"]
+        rows = [self.vocab.encode(text, words, np.random.default_rng(seed)) for text in texts]
+        for text, (_, length, _) in zip(texts, rows, strict=True):
+            if not length:
+                raise UserError(f"{text!r} has no word that these weights know; they know: {shown(self.vocab)}")
+        return np.stack([row[0] for row in rows]), np.asarray([row[1] for row in rows], np.int32)
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that the vocabulary lacks."""
+        return [word for word in tokenise(text) if word not in self.vocab.ids]
+
+    def encode_text(self, texts: Sequence[str]):
+        """Unit sentence codes f32[n, d]."""
+        ids, lengths = self.tokens(texts)
+        return unit(self._text(ids, lengths)[1])
+
+    def encode_image(self, images):
+        """Unit codes f32[n, d] of pictures u8 or [-1, 1], [n, h, w, 3]."""
+        if "image" not in self.nets:
+            raise UserError("these weights hold no image encoder: load the damsm stage's folder")
+        from supcon_jax.views.image import signed
+
+        variables = {"params": self.tree["params"]["image"], "batch_stats": self.tree["stats"]["image"]}
+        return unit(self.nets["image"].apply(variables, signed(jnp.asarray(images)))[1])
+
+    def generate(self, texts: Sequence[str], seed: int = 0):
+        """One picture f32[n, h, w, 3] in [-1, 1] for each text; the same seed gives the same noise."""
+        if "gen" not in self.nets:
+            raise UserError("these weights hold no generator: load the GAN stage's folder")
+        ids, lengths = self.tokens(texts, seed)
+        k1, k2 = jax.random.split(jax.random.key(seed))
+        args = self.about["config"][self.about["stage"]]["args"]
+        z = jax.random.normal(k1, (len(ids), args["z"]))
+        eps = args["cond_noise"] * jax.random.normal(k2, (len(ids), self.nets["gen"].cond))
+        return self._draw(ids, lengths, z, eps)
+
+    def _text(self, ids, lengths):
+        params = self.tree["text"] if "gen" in self.nets else self.tree["params"]["text"]
+        return self.nets["text"].apply({"params": params}, ids, lengths)
+
+    @functools.cached_property
+    def _draw(self):
+        def draw(ids, lengths, z, eps):
+            words, sentence = self._text(ids, lengths)
+            if self.about["config"][self.about["stage"]]["args"]["text_norm"]:
+                words, sentence = unit_rms(words), unit_rms(sentence)
+            valid = jnp.arange(ids.shape[1])[None] < lengths[:, None]
+            variables = {"params": self.tree["gen"]["params"], "batch_stats": self.tree["gen"]["stats"]}
+            return self.nets["gen"].apply(variables, z, sentence, words, valid, eps)[0][-1]
+
+        return jax.jit(draw)
+
+
+def load(source: str, kinds: Sequence[str] = ("attngan", "damsm")) -> Model:
+    """Weights from a work folder, a weight file, or by the name of shipped ones ("shapes").
+
+    kinds: what is looked for in a work folder, in this order.
+    Raises UserError: nothing is there; the line lists what ships.
+    """
+    path = pathlib.Path(source)
+    if path.is_dir():
+        places = [path / kind / "weights.safetensors" for kind in kinds] + [path / "weights.safetensors"]
+        files = [file for file in places if file.is_file()]
+        if not files:
+            raise UserError(f"{path} holds no finished stage of {', '.join(kinds)}: train to the end first")
+        path = files[0]
+    elif not path.is_file():
+        path = SHIPPED / f"{source}.safetensors"
+        if not path.is_file():
+            names = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if not file.stem.endswith("_classifier"))
+            raise UserError(f"{source!r} is no folder or file, and not among the shipped weights: {', '.join(names)}")
+    tree, about, _ = weights.load(path)
+    vocab = len(about["vocab"])
+    nets = {k: net(o, f"nets.{k}", **({"vocab": vocab} if k == "text" else {})) for k, o in about["nets"].items()}
+    if about["kind"] == "attngan":
+        nets.pop("image", None)
+    return Model(nets, tree, about)
+
+
+def sample(source: str, prompts: Sequence[str], folder: pathlib.Path, *, number: int, seed: int) -> Iterator[str]:
+    """Draws `number` pictures for each caption into `folder`: single PNGs and grid.png. Yields lines to print."""
+    model = load(source, ("attngan",))
+    for prompt in prompts:
+        if words := model.unknown(prompt):
+            yield f"unknown words left out of {prompt!r}: {', '.join(words)}"
+    texts = [prompt for prompt in prompts for _ in range(number)]
+    images = np.asarray(model.generate(texts, seed))
+    for i, text in enumerate(texts):
+        name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:60]
+        pictures.save_png(pictures.grid(images[i : i + 1]), folder / f"{i // number:03d}_{i % number:02d}_{name}.png")
+    captions = [text if i % number == 0 else "" for i, text in enumerate(texts)]
+    pictures.save_png(pictures.grid(pictures.zoomed(images), columns=number, captions=captions), folder / "grid.png")
+    yield f"{len(images)} pictures of {images.shape[1]} px in {folder}, all of them in {folder / 'grid.png'}"
+
+
+def shown(vocab: Vocab, most: int = 40) -> str:
+    words = list(vocab.words)[1:]
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
