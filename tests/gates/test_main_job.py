@@ -7,7 +7,6 @@ import sys
 import pytest
 
 
-
 def run(folder, *settings):
     """The command a user types, on one device; returns the last numbers of the GAN stage."""
     command = [sys.executable, "-m", "supcon_jax.main", f"--workdir={folder}", *settings]
