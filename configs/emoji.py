@@ -62,7 +62,10 @@ def get_config(word=""):
     update(c, {"damsm": damsm, "attngan": attngan})
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
-        "generation": {"every": 0, "fakes": 512, "reals": 0, "bank": 0, "seed": 0, "networks": ("effnet_lite0",)},
+        "generation": {
+            "every": 0, "fakes": 512, "reals": 0, "bank": 0, "split": "train", "seed": 0,
+            "networks": ("effnet_lite0",),
+        },
     }
     return choose(c, word, PRESETS)
 

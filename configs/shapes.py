@@ -75,7 +75,8 @@ def get_config(word=""):
             "names": ("shape", "colour", "row", "col", "size"),
         },
         "generation": {
-            "every": 0, "fakes": 512, "reals": 512, "bank": 2048, "seed": 0, "networks": ("shapes_classifier",),
+            "every": 0, "fakes": 512, "reals": 512, "bank": 2048, "split": "test", "seed": 0,
+            "networks": ("shapes_classifier",),
         },
     }  # fmt: skip
     return choose(c, word, PRESETS)

@@ -105,6 +105,7 @@ RANGES = (
     ("keep.mode", str, lambda x: x in ("min", "max"), "min or max"),
     ("mesh.data", (int, str), lambda x: x == "auto" or (isinstance(x, int) and x > 0), "auto or a number of devices"),
     ("every.profile", tuple, lambda x: len(x) in (0, 2) and {int} >= set(map(type, x)), "two steps, as (10, 20), or ()"),
+    ("evals.*.split", str, lambda x: x in ("train", "test"), "train or test"),
     ("evals.*.every", int, lambda x: x >= 0, "a number of steps, 0 for only at the end"),
     ("evals.*.reals", int, lambda x: x >= 0, "a number of records, 0 for all of them"),
     ("evals.*.bank", int, lambda x: x >= 0, "a number of records, 0 for none"),
