@@ -1,0 +1,97 @@
+"""Sources, vocabulary and batches of a run, from its config."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+
+from supcon_jax import shard
+from supcon_jax.build.names import call, frozen, resolve
+from supcon_jax.config import UserError
+from supcon_jax.data import DATA
+from supcon_jax.data import source as sources
+from supcon_jax.data.skipped import Skipped
+from supcon_jax.data.vocab import Vocab
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Both splits of a data set with the words that they are written in.
+
+    options: the config's data section. skipped: where unusable records are listed, or None.
+    """
+
+    train: sources.Source
+    test: sources.Source
+    vocab: Vocab
+    options: dict
+    seed: int
+    skipped: pathlib.Path | None = None
+
+    @property
+    def classes(self) -> int:
+        return len(self.train.classes)
+
+    def training(self, batch: int, size: int, start: int = 0):
+        """Endless training batches of this process; each has both branches if a partner is asked for."""
+        return self._batches(self.train, batch, size, self.options["partner"], train=True, start=start)
+
+    def evaluation(self, split: str, batch: int, size: int, limit: int | None = None):
+        """Batches of one branch, in order, as a list that evaluations pass over again; `limit` records at most."""
+        source = self.train if split == "train" else self.test
+        found, rows = [], 0
+        for item in self._batches(source, batch, size, "none", train=False):
+            found.append(item)
+            rows += batch
+            if limit and rows >= limit:
+                break
+        return found
+
+    def _batches(self, source, batch, size, partner, **options):
+        o = self.options
+        shard = (jax.process_index(), jax.process_count()) if options["train"] else (0, 1)
+        bad = Skipped(self.skipped, o["bad_limit"], len(source))
+        return sources.batches(
+            source, self.vocab, batch=batch, size=size, words=o["words"], partner=partner, crop=o["crop"],
+            seed=self.seed, shard=shard, threads=o["threads"], bad=bad, **options,
+        )  # fmt: skip
+
+
+def open_data(config: dict, workdir: pathlib.Path | None, vocab: Vocab | None = None) -> Data:
+    """Opens both splits and settles the vocabulary.
+
+    config: plain config. workdir: keeps vocab.json and skipped.jsonl. vocab: that of pretrained encoders, if any;
+    else the one in the folder, else built from the captions of both splits and written there.
+    Raises UserError: missing or wrong files, labels a method cannot read.
+    """
+    options = config["data"]
+    function = resolve(DATA, options["name"], "config.data.name")
+    args = {key: frozen(value) for key, value in options["args"].items()}
+    train, test = (call(function, "data.args", options[s], options["root"], **args) for s in ("train", "test"))
+    if options["shuffle_pairs"]:
+        train = sources.shuffle_pairs(train, config["seed"])
+    path = workdir / "vocab.json" if workdir else None
+    if vocab is None:
+        made = Vocab.from_captions([*train.captions, *test.captions])
+        vocab = made
+        if path is not None and path.exists():
+            vocab = Vocab.load(path)
+            if vocab.digest() != made.digest():
+                raise UserError(f"{path} was made from other captions than those of data.root; use another --workdir")
+    if path is not None and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        vocab.save(path)
+    skipped = workdir / "skipped.jsonl" if workdir else None
+    return Data(train, test, vocab, options, config["seed"], skipped)
+
+
+@functools.cache
+def mesh_of(batch: int, wanted) -> jax.sharding.Mesh:
+    """The mesh that a batch of this size is split over."""
+    try:
+        return shard.data_mesh(shard.data_devices(batch, wanted))
+    except ValueError as error:
+        raise UserError(f"config.{error}") from None

@@ -1,0 +1,58 @@
+"""What a name in a config stands for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+from supcon_jax.config import UserError
+
+NETS = {
+    "inception": "supcon_jax.nets.inception:ImageEncoder",
+    "rnn": "supcon_jax.nets.text:TextEncoder",
+    "attngan_g": "supcon_jax.nets.attngan:Generator",
+    "attngan_d": "supcon_jax.nets.attngan:Discriminator",
+    "attributes": "supcon_jax.nets.classify:AttributeNet",
+}
+DTYPES = {"f32": None, "bf16": jnp.bfloat16}
+
+
+def resolve(table: Mapping[str, str], name: str, what: str):
+    """The object that a name stands for in a table of "module:object" strings.
+
+    Raises UserError: the name is not in the table; the line lists those that are.
+    """
+    if name not in table:
+        raise UserError(f"{what} {name!r} is not known; use one of: {', '.join(sorted(table))}")
+    module, _, thing = table[name].partition(":")
+    return getattr(importlib.import_module(module), thing)
+
+
+def call(function, where: str, *args, **options):
+    """function(*args, **options), after a check that it knows every option.
+
+    Raises UserError: an option that is not in its signature; the line names the config section.
+    """
+    known = inspect.signature(function).parameters
+    for name in options:
+        if name not in known:
+            takes = ", ".join(p for p in known if known[p].default is not inspect.Parameter.empty)
+            raise UserError(f"config.{where}.{name} is not an argument of {function.__name__}; it takes: {takes}")
+    return function(*args, **options)
+
+
+def net(options: Mapping, where: str, precision: str = "f32", **more):
+    """A flax module from a config section {"net": name, ...}."""
+    options = {key: frozen(value) for key, value in options.items()}
+    kind = resolve(NETS, options.pop("net"), f"config.{where}.net")
+    return call(kind, where, dtype=DTYPES[precision], **options, **more)
+
+
+def frozen(value):
+    """Lists (as JSON gives them) to tuples, all the way down: module attributes must be hashable."""
+    if isinstance(value, list | tuple):
+        return tuple(frozen(item) for item in value)
+    return value

@@ -1,0 +1,110 @@
+"""Feature networks that scores are measured with, by name, from their weight files."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.build import weights
+from supcon_jax.build.names import net
+from supcon_jax.config import UserError
+from supcon_jax.convert import efficientnet, inception, rename, tensors
+from supcon_jax.data import fetch
+from supcon_jax.evals.protocol import Network
+from supcon_jax.nets.efficientnet import EfficientNetLite0
+from supcon_jax.nets.inception import Inception
+from supcon_jax.ops.resize import bilinear
+
+SHIPPED = pathlib.Path(__file__).parent.parent / "weights"
+EFFNET_SIDE = 96  # pixels: depthwise convolutions are slow on CPUs, and the features still tell content apart
+
+
+def network(name: str, files: dict[str, str]) -> Network:
+    """A feature network by its name.
+
+    effnet_lite0: EfficientNet-Lite0 (ImageNet), fetched by `python -m supcon_jax.data.fetch effnet_lite0`.
+    fid_inception: the usual torch FID Inception file (pt_inception-2015-12-05), which the user supplies.
+    shapes_classifier: the shipped classifier of the coloured shapes.
+    files: paths by name from the config ("" for the usual place).
+    Raises UserError: an unknown name, or a file that is missing.
+    """
+    if name not in NETWORKS:
+        raise UserError(f"network {name!r} is not known; use one of: {', '.join(NETWORKS)}")
+    return made(name, files.get(name, ""))
+
+
+@functools.cache
+def made(name: str, path: str) -> Network:
+    return NETWORKS[name](path)
+
+
+def effnet_lite0(path: str) -> Network:
+    found = sorted(pathlib.Path(fetch.home(), "effnet_lite0").glob("**/*.pth")) if not path else [pathlib.Path(path)]
+    if not found or not found[0].is_file():
+        raise UserError("the EfficientNet-Lite0 weights are missing: python -m supcon_jax.data.fetch effnet_lite0")
+    module = EfficientNetLite0()
+    variables = converted(module, found[0], efficientnet.lite0(), EFFNET_SIDE)
+
+    @jax.jit
+    def features(images):
+        return module.apply(variables, bilinear(images.astype(jnp.float32), (EFFNET_SIDE, EFFNET_SIDE)))
+
+    return Network("effnet_lite0", tensors.sha256(found[0]), EFFNET_SIDE, "bilinear, half-pixel", features)
+
+
+def fid_inception(path: str) -> Network:
+    if not path or not pathlib.Path(path).is_file():
+        raise UserError(
+            "network fid_inception needs the torch FID Inception file (pt_inception-2015-12-05, .pth):"
+            " give --config.networks.fid_inception=FILE"
+        )
+    module = Inception(count_pad=False, last_pool="max", classes=1008)
+    variables = converted(module, pathlib.Path(path), inception.torchvision(classes=1008), 299)
+
+    @jax.jit
+    def features(images):
+        taps = module.apply(variables, bilinear(images.astype(jnp.float32) / 255, (299, 299)) * 2 - 1)
+        return taps["2048"], taps["logits"]
+
+    return Network("fid_inception", tensors.sha256(path), 299, "bilinear, half-pixel", features)
+
+
+def converted(module, path, table, side: int):
+    """Variables of a network from a foreign file."""
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    like = jax.eval_shape(module.init, jax.random.key(0), image)
+    return jax.tree.map(jnp.asarray, rename.load(tensors.read(path), table, like))
+
+
+def shapes_classifier(path: str) -> Network:
+    apply, about, sha = attribute_net(path)
+    side = about["config"]["data"]["size"]
+
+    @jax.jit
+    def features(images):
+        feats, logits = apply(prepared(images, side))
+        shape, colour = jax.nn.log_softmax(logits["shape"]), jax.nn.log_softmax(logits["colour"])
+        return feats, (shape[:, :, None] + colour[:, None, :]).reshape(len(feats), -1)  # logits of the 64 pairs
+
+    return Network("shapes_classifier", sha, side, "bilinear, half-pixel", features)
+
+
+def prepared(images, side: int):
+    """u8 [n, h, w, 3] -> [-1, 1] at the side that a network was trained with."""
+    return bilinear(images.astype(jnp.float32) / 127.5 - 1, (side, side))
+
+
+@functools.cache
+def attribute_net(path: str = ""):
+    """(images in [-1, 1] -> (features, {attribute: logits}), what its file says, sha256) of an attribute classifier."""
+    file = pathlib.Path(path) if path else SHIPPED / "shapes_classifier.safetensors"
+    tree, about, sha = weights.load(file, "classifier")
+    module = net(about["nets"]["image"], "nets.image")
+    variables = {"params": tree["params"], "batch_stats": tree["stats"]}
+    return lambda images: module.apply(variables, images, train=False), about, sha
+
+
+NETWORKS = {"effnet_lite0": effnet_lite0, "fid_inception": fid_inception, "shapes_classifier": shapes_classifier}

@@ -1,0 +1,207 @@
+"""One stage of a run: its nets, frozen towers, task, data and evaluations, ready for the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax import core
+from supcon_jax.build import evaluations, weights
+from supcon_jax.build.datasets import Data, mesh_of, open_data
+from supcon_jax.build.names import call, frozen, net, resolve
+from supcon_jax.config import UserError, difference, digest
+from supcon_jax.convert import inception, rename, tensors
+from supcon_jax.data.vocab import Vocab
+from supcon_jax.gans import GANS
+from supcon_jax.methods import METHODS
+from supcon_jax.ops.rows import dense
+from supcon_jax.ops.sharded import gather
+from supcon_jax.train import checkpoint, loop, optim
+
+INCEPTION_FILE = "torchvision's inception_v3_google weights (.pth or .safetensors)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A built stage. run: what the loop trains. finish: (state, numbers) -> writes weights and the DONE file."""
+
+    run: loop.Run
+    data: Data
+    task: core.Task
+    frozen: dict
+    finish: Callable
+
+
+def depends(config: dict, name: str) -> dict:
+    """The part of a plain config that a stage's result depends on."""
+    data = {k: v for k, v in config["data"].items() if k not in ("threads", "bad_limit", "root", "test")}
+    keys = ("seed", "precision", "views")
+    upstream = {f: w for f, w in config[name]["frozen"].items() if w.startswith("stage:")}
+    before = {w[6:]: depends(config, w[6:]) for w in upstream.values() if w[6:] in config}
+    return {k: config[k] for k in keys} | {"data": data, name: config[name]} | ({"before": before} if before else {})
+
+
+def done(config: dict, name: str, workdir: pathlib.Path) -> dict | None:
+    """What the DONE file of a finished stage says, or None if the stage is not finished.
+
+    Raises UserError: it was finished with another config; the line says what differs.
+    """
+    path = workdir / name / "DONE"
+    if not path.exists():
+        return None
+    said = json.loads(path.read_text())
+    now = depends(config, name)
+    if said["config"] != digest(now):
+        lines = difference(json.loads((workdir / name / "config.json").read_text()), now)
+        raise UserError(f"{workdir / name} is finished with another config ({'; '.join(lines[:5])}); use another --workdir")
+    return said
+
+
+def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True) -> Stage:
+    """Builds the stage `name` of a plain config.
+
+    workdir: holds the folders of all stages. evaluate: with its evaluations and sample pictures.
+    Raises UserError: a bad name or argument, missing pretrained weights, unusable data.
+    """
+    section, folder = config[name], workdir / name
+    towers, about_towers, hashes = load_frozen(config, name, workdir)
+    vocab = Vocab(tuple(about_towers["damsm"]["vocab"])) if "damsm" in about_towers else None
+    data = open_data(config, workdir, vocab)
+    nets = build_nets(config, name, data, about_towers)
+    batch, steps = section["batch"], section["steps"]
+    mesh = mesh_of(batch, config["mesh"]["data"])
+    epoch = max(1, len(data.train) // batch)
+    door = gather(mesh) if mesh.size > 1 else dense
+    about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, door, mesh)
+    tx = {player: optim.optimiser(o, steps=steps, epoch=epoch) for player, o in section["optim"].items()}
+    function = resolve({**METHODS, **GANS}, section["method"], f"config.{name}.method")
+    args = {key: frozen(value) for key, value in section["args"].items()}
+    task = call(function, f"{name}.args", nets, tx, about, **args)
+    check_labels(args, data, name)
+    measure = evaluations.Context(config, name, folder, task, towers, hashes, data, mesh)
+    run = loop.Run(
+        name=name, folder=folder, task=task, frozen=towers, mesh=mesh, seed=config["seed"], steps=steps,
+        data=lambda: data.training(batch, section["size"]), images=batch * args.get("branches", 1),
+        every=config["every"], keep=config["keep"], skip_limit=config["skip_limit"], config=depends(config, name),
+        evals=evaluations.build(measure) if evaluate else (),
+        picture=evaluations.sampler(measure) if evaluate and "generate" in task.heads else None,
+    )  # fmt: skip
+    finish = functools.partial(write_done, config=config, name=name, folder=folder, data=data, towers=towers, about=about_towers)
+    return Stage(run, data, task, towers, finish)
+
+
+def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
+    """The stage's own nets, and those of its frozen encoders as their weight file describes them."""
+    section, precision = config[name], config["precision"]
+    nets = {}
+    for key, options in towers.get("damsm", {}).get("nets", {}).items():
+        more = {"vocab": len(data.vocab)} if key == "text" else {}
+        nets[key] = net(options, f"{name}.frozen.damsm", precision, **more)
+    for key, options in section["nets"].items():
+        if key == "disc":
+            sizes = section["nets"]["gen"]["sizes"]
+            nets[key] = tuple(net(options, f"{name}.nets.disc", precision, size=size) for size in sizes)
+            continue
+        more = {"vocab": len(data.vocab)} if options["net"] == "rnn" else {}
+        nets[key] = net(options, f"{name}.nets.{key}", precision, **more)
+    return nets
+
+
+def load_frozen(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict, dict, dict]:
+    """The frozen towers of a stage: (trees, what their files say of themselves, sha256), by name.
+
+    Raises UserError: a tower that is needed and not there; the line says which file to give.
+    """
+    trees, about, hashes = {}, {}, {}
+    for key, place in config[name]["frozen"].items():
+        if key == "trunk":
+            if config[name]["nets"]["image"]["frozen"]:
+                trees[key], hashes[key] = load_trunk(config, name, place)
+            continue
+        if not place:
+            raise UserError(
+                f"{name} needs pretrained encoders: run the damsm stage first, or give its weights.safetensors"
+                f" with --config.{name}.frozen.{key}=FILE"
+            )
+        path = workdir / place[6:] / "weights.safetensors" if place.startswith("stage:") else pathlib.Path(place)
+        trees[key], about[key], hashes[key] = weights.load(path, key)
+    return jax.tree.map(jnp.asarray, trees), about, hashes
+
+
+def load_trunk(config: dict, name: str, place: str) -> tuple[dict, str]:
+    """The ImageNet trunk of the image encoder, converted from a file with torchvision's names."""
+    if not place or not pathlib.Path(place).is_file():
+        raise UserError(
+            f"{name}.nets.image.frozen=True needs {INCEPTION_FILE}: give --config.{name}.frozen.trunk=FILE"
+            f"{f' ({place} is missing)' if place else ''}, or train the trunk with --config.{name}.nets.image.frozen=False"
+        )
+    encoder = net(config[name]["nets"]["image"], f"{name}.nets.image")
+    shape = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)
+    like = jax.eval_shape(lambda key, x: encoder.init(key, x), jax.random.key(0), shape)
+    like = {kind: tree["trunk"] for kind, tree in like.items()}
+    return rename.load(tensors.read(place), inception.torchvision(), like), tensors.sha256(place)
+
+
+def check_labels(args: dict, data: Data, name: str) -> None:
+    """Whether the labels are what the label term reads."""
+    mode, labels = args.get("label_mode"), data.train.labels
+    if mode is None or not args.get("scl") or labels is None:
+        return
+    if (mode == "single") != (labels.ndim == 1):
+        have, use = ("one label", "single") if labels.ndim == 1 else ("several labels", "any, all, jaccard, idf or mulsupcon")
+        raise UserError(f"config.{name}.args.label_mode={mode!r}, but the records have {have} each; use {use}")
+
+
+def write_done(state, values, *, config, name, folder, data, towers, about) -> None:
+    """Writes the stage's weights for later stages and for sampling, then the DONE file that lets a rerun skip it."""
+    section = config[name]
+    known = {key: value for key, value in config.items() if key not in ("cache", "networks")}
+    known["data"] = config["data"] | {"root": ""}  # what the weights are, not where they were made
+    said = {"kind": section["method"], "vocab": list(data.vocab.words), "config": known, "stage": name}
+    tree = EXPORTS[section["method"]](state, towers)
+    if section["method"] == "attngan":
+        said["nets"] = {"gen": section["nets"]["gen"], **about["damsm"]["nets"]}
+    else:
+        said["nets"] = section["nets"]
+    weights.save(folder / "weights.safetensors", tree, said)
+    record = {
+        "config": digest(depends(config, name)),
+        "steps": int(state.step),
+        "skipped": int(state.skipped[0]),
+        "digest": checkpoint.digest(state),
+        "weights": tensors.sha256(folder / "weights.safetensors"),
+        "numbers": values,
+    }
+    part = folder / "DONE.part"  # a kill leaves the whole file or none
+    part.write_text(json.dumps(record, indent=1, sort_keys=True))
+    part.replace(folder / "DONE")
+
+
+def export_damsm(state, towers):
+    """Both encoders, with the frozen trunk put back, so that the file stands alone."""
+    from supcon_jax.methods.damsm import join_trunk
+
+    params, stats = state.params["model"], state.stats["model"]["image"]
+    image = join_trunk(params["image"], stats, towers)
+    return {"params": {"image": image["params"], "text": params["text"]}, "stats": {"image": image["batch_stats"]}}
+
+
+def export_attngan(state, towers):
+    """The averaged generator with live BatchNorm averages, and the text encoder that it listens to."""
+    return {
+        "gen": {"params": state.memory["ema"], "stats": state.stats["gen"]},
+        "text": towers["damsm"]["params"]["text"],
+    }
+
+
+def export_model(state, towers):
+    return {"params": state.params["model"], "stats": state.stats["model"]}
+
+
+EXPORTS = {"damsm": export_damsm, "attngan": export_attngan, "classifier": export_model}

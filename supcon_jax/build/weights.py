@@ -1,0 +1,33 @@
+"""Weight files of this library: a tree of arrays as safetensors, with what is needed to rebuild its nets beside it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from supcon_jax.config import UserError
+from supcon_jax.convert import tensors
+
+
+def save(path: pathlib.Path, tree, about: dict) -> None:
+    """Writes {"a": {"b": array}} as "a/b" with `about` (plain, JSON-ready) in the file's metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors.write(path, jax.device_get(tree), {"about": json.dumps(about)})
+
+
+def load(path: pathlib.Path, kind: str | None = None) -> tuple[dict, dict, str]:
+    """(tree, about, sha256) of a weight file. kind: what it must hold ("damsm", "attngan", ...); anything if left out.
+
+    Raises UserError: it is missing, or holds something else.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is missing: train that stage first or give a weight file")
+    about = json.loads(tensors.metadata(path).get("about", "{}"))
+    if "kind" not in about or kind not in (None, about["kind"]):
+        raise UserError(f"{path} holds {about.get('kind', 'foreign weights')!r}, not {kind or 'weights of this library'!r}")
+    wide = {k: x.astype(np.float32) if x.dtype == np.float16 else x for k, x in tensors.read(path).items()}
+    return tensors.nest(wide), about, tensors.sha256(path)
