@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import runs
 
+import runs
 from supcon_jax import api
 from supcon_jax.config import UserError
 

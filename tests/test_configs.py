@@ -9,10 +9,10 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import pytest
-import runs
-from data.layouts import cub_layout, emoji_layout, folder_layout
 from PIL import Image
 
+import runs
+from data.layouts import cub_layout, emoji_layout, folder_layout
 from supcon_jax import config, core
 from supcon_jax.build import stage
 from supcon_jax.build.names import net

@@ -6,9 +6,9 @@ import pathlib
 import shutil
 
 import pytest
-import runs
 from PIL import Image
 
+import runs
 from supcon_jax import api, main
 
 TINY = "--config=configs/shapes.py:tiny"

@@ -92,7 +92,9 @@ def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True)
         evals=evaluations.build(measure) if evaluate else (),
         picture=evaluations.sampler(measure) if evaluate and "generate" in task.heads else None,
     )  # fmt: skip
-    finish = functools.partial(write_done, config=config, name=name, folder=folder, data=data, towers=towers, about=about_towers)
+    finish = functools.partial(
+        write_done, config=config, name=name, folder=folder, data=data, towers=towers, about=about_towers
+    )
     return Stage(run, data, task, towers, finish)
 
 

@@ -9,6 +9,7 @@ import math
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
 from supcon_jax.config import UserError
@@ -50,7 +51,7 @@ class Checkpoints:
                 )
             )
         self.manager = ocp.CheckpointManager(
-            folder,
+            epath.Path(folder).resolve(),  # orbax writes to absolute paths only
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=managers.AnyPreservationPolicy(policies), create=True, **rule
             ),

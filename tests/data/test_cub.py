@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 import pytest
-from data.layouts import BIRDS, cub_layout
 from PIL import Image
 
+from data.layouts import BIRDS, cub_layout
 from supcon_jax.config import UserError
 from supcon_jax.data import cub as module
 from supcon_jax.data.cub import crop_box, cub

@@ -4,8 +4,8 @@ import shutil
 import tarfile
 
 import pytest
-from data.layouts import cub_layout, tar, zipped
 
+from data.layouts import cub_layout, tar, zipped
 from supcon_jax.config import UserError
 from supcon_jax.data import cub_layout as layout
 from supcon_jax.data import fetch as module

@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 import pytest
-from data.layouts import emoji_layout
 
+from data.layouts import emoji_layout
 from supcon_jax.config import UserError
 from supcon_jax.data.emoji import concept, emoji, sentences
 from supcon_jax.data.fetch import home

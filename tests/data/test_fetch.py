@@ -9,8 +9,8 @@ import sys
 import zipfile
 
 import pytest
-from data.layouts import tar, zipped
 
+from data.layouts import tar, zipped
 from supcon_jax.config import UserError
 from supcon_jax.data import fetch as module
 from supcon_jax.data.unpack import members

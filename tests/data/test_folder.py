@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from data.layouts import folder_layout
 
+from data.layouts import folder_layout
 from supcon_jax.config import UserError
 from supcon_jax.data.folder import SHARES, folder, outside, share
 from supcon_jax.data.source import BadRecord

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from evals import toys
 
+from evals import toys
 from supcon_jax.evals.attributes import accuracies, attributes
 from supcon_jax.evals.protocol import numbers
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from evals import toys
 
+from evals import toys
 from supcon_jax.config import UserError
 from supcon_jax.evals.features import extract, load, real_features, save
 from supcon_jax.evals.streams import reals

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from evals import toys
 
+from evals import toys
 from supcon_jax.evals.fid import frechet, gaussian
 from supcon_jax.evals.generation import generation, known
 from supcon_jax.evals.protocol import Network, Protocol, numbers

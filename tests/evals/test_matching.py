@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from evals import toys
 
+from evals import toys
 from supcon_jax.evals.matching import matching
 from supcon_jax.evals.protocol import Protocol, numbers
 

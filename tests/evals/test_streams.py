@@ -5,8 +5,8 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from evals import toys
 
+from evals import toys
 from supcon_jax.evals.streams import column, fakes, first_branch, labelled, quantise, reals, valid_rows
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import pytest
+
 from gans import tiny
 
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gans import plain_attngan, tiny
 
+from gans import plain_attngan, tiny
 from supcon_jax import core
 from supcon_jax.gans import game
 from supcon_jax.losses import contrast

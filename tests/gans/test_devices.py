@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gans import tiny
 
+from gans import tiny
 from supcon_jax import core, shard
 from supcon_jax.gans import game
 

@@ -7,10 +7,10 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
-from gans import tiny
 
+import oracles
+from gans import tiny
 from supcon_jax import core
 from supcon_jax.gans import game
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from golden import families
 from golden.cases import read_cases
-
 from supcon_jax.convert import attngan, damsm, inception, rename, tensors
 from supcon_jax.nets.attngan import Discriminator, Generator
 from supcon_jax.nets.inception import ImageEncoder, Inception

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
-from dress import dress
 
+import oracles
+from dress import dress
 from supcon_jax.losses import adversarial
 
 RNG = np.random.default_rng(0)

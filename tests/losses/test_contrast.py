@@ -4,10 +4,10 @@ they must have."""
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
-from dress import door, dress
 
+import oracles
+from dress import door, dress
 from supcon_jax.losses import contrast
 from supcon_jax.ops import rows
 from supcon_jax.ops.rows import Rows

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import optax
 import pytest
-from gans import tiny
 
+from gans import tiny
 from supcon_jax import core
 from supcon_jax.data.synthetic import ATTRIBUTES, shapes
 from supcon_jax.methods.classifier import classifier

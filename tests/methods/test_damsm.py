@@ -5,10 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
-from gans import tiny
 
+import oracles
+from gans import tiny
 from supcon_jax import core, shard
 from supcon_jax.losses import contrast
 from supcon_jax.methods.damsm import damsm, join_trunk, merge, split_trunk

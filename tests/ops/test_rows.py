@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracles
 import pytest
 
+import oracles
 from supcon_jax.ops import rows
 from supcon_jax.ops.rows import Rows
 

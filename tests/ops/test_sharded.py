@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dress import door, mesh, split
 
+from dress import door, mesh, split
 from supcon_jax.ops import rows
 from supcon_jax.ops.rows import Rows
 

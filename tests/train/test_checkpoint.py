@@ -227,3 +227,10 @@ def test_a_step_that_lies_there_is_not_written_twice(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in payload(tmp_path, 1)}
     saved(tmp_path, steps=(1,))
     assert before == {path: path.stat().st_mtime_ns for path in payload(tmp_path, 1)}
+
+
+def test_a_relative_folder_is_fine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved = checkpoint.Checkpoints("run/checkpoints")
+    saved.close()
+    assert (tmp_path / "run" / "checkpoints").is_dir()
