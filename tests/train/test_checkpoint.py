@@ -230,7 +230,7 @@ def test_a_step_that_lies_there_is_not_written_twice(tmp_path):
 
 
 def test_a_relative_folder_is_fine(tmp_path, monkeypatch):
+    """As a user types it: --workdir=runs/shapes."""
     monkeypatch.chdir(tmp_path)
-    saved = checkpoint.Checkpoints("run/checkpoints")
-    saved.close()
-    assert (tmp_path / "run" / "checkpoints").is_dir()
+    saved("run/checkpoints", steps=(1,))
+    assert steps(tmp_path / "run" / "checkpoints") == [1]
