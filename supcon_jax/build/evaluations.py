@@ -129,7 +129,8 @@ def evaluate_attributes(context: Context, state, options) -> dict:
         judge = lambda images: head(state, {"image": images}, jax.random.key(0))  # noqa: E731
         name, sha = f"{context.name} in training", ""
     said = protocol.Protocol(network=name, weights=sha, fake_origin=f"{context.name} from {context.origin()}")
-    said = said.replace(real_origin=context.origin(), captions="one for each record, by seed", ema=True)
+    made = "generate" in context.task.heads
+    said = said.replace(real_origin=context.origin(), captions="one for each record, by seed", ema=made)
     names = options["names"]
     return attributes.attributes(
         lambda images: {k: x for k, x in judge(jnp.asarray(images)).items() if k in names},
