@@ -3,7 +3,7 @@
     python -m supcon_jax.main --config=configs/shapes.py --workdir=runs/shapes
 
 Default: DAMSM + supervised contrast, then AttnGAN + supervised contrast, 32 px, sized for two CPU cores.
-Words after the colon: tiny (tests), long (more steps, not measured yet), plain (no label term, one branch), twin (captions and labels
+Words after the colon: tiny (tests), long (more steps, not measured), plain (one branch, no label term), twin (captions, labels
 shuffled against the pictures: everything must fail on it), classifier (the scorer of attributes), damsm, attngan.
 """
 
