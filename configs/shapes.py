@@ -16,7 +16,7 @@ def get_config(word=""):
     c = base()
     follow = c.get_oneway_ref  # a value that a stage shares until it is given its own
     update(c, {"data": {"name": "shapes", "words": 12, "crop": "none", "train": "train", "test": "test"}})
-    c.data.args = {"size": c.data.get_oneway_ref("size"), "records": 6000, "seed": 0, "labels": "single", "scenes": False}
+    c.data.args = {"size": c.data.get_oneway_ref("size"), "records": 20_000, "seed": 0, "labels": "single", "scenes": False}
     c.views.flip = False  # captions say left and right
     c.batch = 16
     c.stages = ("damsm", "attngan")
@@ -25,9 +25,9 @@ def get_config(word=""):
         c,
         method="damsm",
         batch=32,
-        steps=300,
+        steps=800,
         args={
-            "branches": 2, "scl": follow("scl"), "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl"), "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
@@ -42,9 +42,9 @@ def get_config(word=""):
     attngan = stage(
         c,
         method="attngan",
-        steps=1800,
+        steps=1300,
         args={
-            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl"), "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 0.5, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
             "z": 16, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "ema": 0.99,
             "flip": c.views.get_oneway_ref("flip"),
@@ -54,8 +54,8 @@ def get_config(word=""):
             "disc": {"net": "attngan_d", "width": 8},
         },
         optim={
-            "disc": {"name": "adam", "lr": 1e-3, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
-            "gen": {"name": "adam", "lr": 3e-3, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
+            "disc": {"name": "adam", "lr": 1e-3, "b1": 0.5, "b2": 0.999, "schedule": "cosine"},
+            "gen": {"name": "adam", "lr": 3e-3, "b1": 0.5, "b2": 0.999, "schedule": "cosine"},
         },
         frozen={"damsm": "stage:damsm"},
     )  # fmt: skip
@@ -87,11 +87,7 @@ PRESETS = {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
     },
     "twin": {"data": {"shuffle_pairs": True}},
-    "long": {
-        "data": {"args": {"records": 20_000}},
-        "damsm": {"steps": 1000},
-        "attngan": {"steps": 10_000, "optim": {"disc": {"schedule": "linear"}, "gen": {"schedule": "linear"}}},
-    },
+    "long": {"damsm": {"steps": 1500}, "attngan": {"steps": 10_000}},
     "classifier": {
         "stages": ("classifier",), "batch": 128,
         "data": {"partner": "none", "args": {"labels": "multi", "records": 40000}},

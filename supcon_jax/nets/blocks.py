@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 from supcon_jax.nets import init
 from supcon_jax.nets.norm import BatchNorm
@@ -22,12 +23,6 @@ def leaky(x):
     return jax.nn.leaky_relu(x, 0.2)
 
 
-def double(x):
-    """Nearest-neighbour upsampling by two: [n, h, w, c] -> [n, 2h, 2w, c]."""
-    n, h, w, c = x.shape
-    return jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
-
-
 def conv3(features: int, dtype: DType, name: str) -> nn.Conv:
     """3 x 3 convolution, padding 1, no bias."""
     return nn.Conv(features, (3, 3), padding=1, use_bias=False, kernel_init=init.orthogonal, dtype=dtype, name=name)
@@ -39,6 +34,33 @@ def down4(features: int, dtype: DType, name: str) -> nn.Conv:
                    name=name)
 
 
+class UpConv(nn.Module):
+    """3 x 3 convolution of the picture doubled by nearest neighbours: [n, h, w, c] -> [n, 2h, 2w, features], no bias.
+
+    The doubled picture is never made. Two of the three taps along an axis fall on the same pixel, so an output pixel of
+    parity (a, b) sees 2 x 2 pixels through a kernel of sums: four small convolutions with 16 products where the plain
+    way has 36.
+    """
+
+    features: int
+    dtype: DType = None
+
+    @nn.compact
+    def __call__(self, x):
+        n, h, w, c = x.shape
+        kernel = self.param("kernel", init.orthogonal, (3, 3, c, self.features), jnp.float32)
+        taps = jnp.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], kernel.dtype)  # [parity, pixel, tap]
+        kernels = jnp.einsum("apk,bql,klio->abpqio", taps, taps, kernel)
+        x, kernels = promote_dtype(x, kernels, dtype=self.dtype)
+
+        def parity(a, b):
+            pad = ((1 - a, a), (1 - b, b))
+            return jax.lax.conv_general_dilated(x, kernels[a, b], (1, 1), pad, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+        rows = [jnp.stack([parity(a, b) for b in (0, 1)], axis=3) for a in (0, 1)]
+        return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, self.features)
+
+
 class Up(nn.Module):
     """Nearest x2, 3 x 3 convolution to 2 * features, batch norm, GLU: [n, h, w, .] -> [n, 2h, 2w, features]."""
 
@@ -47,7 +69,7 @@ class Up(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        h = conv3(2 * self.features, self.dtype, "conv")(double(x))
+        h = UpConv(2 * self.features, self.dtype, name="conv")(x)
         return glu(BatchNorm(jitter=JITTER, name="norm")(h, train=train))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from supcon_jax.nets import init
 from supcon_jax.nets.attngan import Discriminator, Generator
-from supcon_jax.nets.blocks import attend, double, glu
+from supcon_jax.nets.blocks import UpConv, attend, glu
 
 SMALL = Generator(4, (8, 16, 32), cond=6)
 
@@ -103,9 +103,25 @@ def test_glu_gates_with_the_second_half():
     np.testing.assert_allclose(glu(jnp.array([2.0, 3.0, 0.0, 100.0])), [1.0, 3.0])
 
 
-def test_double_repeats_each_pixel():
-    x = np.arange(12.0, dtype=np.float32).reshape(1, 2, 3, 2)
-    np.testing.assert_array_equal(double(x), x.repeat(2, 1).repeat(2, 2))
+def test_up_conv_is_the_convolution_of_the_doubled_picture():
+    """Value and both gradients, in float64; odd sides too."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((2, 3, 5, 4)), rng.standard_normal((3, 3, 4, 6))
+    weight = rng.standard_normal((2, 6, 10, 6))
+
+    def plain(x, kernel):
+        doubled = x.repeat(2, 1).repeat(2, 2)
+        return jax.lax.conv_general_dilated(doubled, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def with_gradients(f):
+        value, pull = jax.vjp(f, jnp.asarray(x), jnp.asarray(kernel))
+        return value, *pull(jnp.asarray(weight))
+
+    with jax.enable_x64(True):
+        found = with_gradients(lambda x, kernel: UpConv(6).apply({"params": {"kernel": kernel}}, x))
+        for a, b in zip(found, with_gradients(plain), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+    assert UpConv(6, jnp.bfloat16).apply({"params": {"kernel": kernel.astype(np.float32)}}, x).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("size", [8, 16, 32])
