@@ -71,18 +71,22 @@ def get_config(word=""):
 
 
 SMALL = {
-    "batch": 32,
+    "batch": 16,
     "data": {"size": 32},
     "every": {"log": 50, "save": 500, "sample": 500},
     "damsm": {
         "batch": 32, "steps": 600,
+        "args": {"temperature": 0.1},
         "nets": {"image": {"dim": 64, "width": 0.125, "repeats": (1, 1, 1)}, "text": {"embed": 64, "width": 64}},
+        "optim": {"model": {"lr": 2e-3}},
     },
     "attngan": {
-        "steps": 1500,
-        "args": {"z": 32, "ema": 0.99},
+        "steps": 1200,
+        "args": {
+            "z": 16, "ema": 0.99, "cond_noise": 0.1, "text_norm": True, "damsm_weight": 0.5, "temperature": 0.1,
+        },
         "nets": {"gen": {"width": 16, "sizes": (8, 16, 32), "residual": 1, "cond": 32}, "disc": {"width": 8}},
-        "optim": {"disc": {"lr": 5e-4}, "gen": {"lr": 5e-4}},
+        "optim": {"disc": {"lr": 1e-3, "schedule": "cosine"}, "gen": {"lr": 3e-3, "schedule": "cosine"}},
     },
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from supcon_jax.data.vocab import Vocab, tokenise
 from supcon_jax.gans.game import unit_rms
 from supcon_jax.ops.arrays import unit
 from supcon_jax.report import pictures
+from supcon_jax.views.image import signed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,16 +57,13 @@ class Model:
     def encode_text(self, texts: Sequence[str]):
         """Unit sentence codes f32[n, d]."""
         ids, lengths = self.tokens(texts)
-        return unit(self._text(ids, lengths)[1])
+        return self._sentence(ids, lengths)
 
     def encode_image(self, images):
         """Unit codes f32[n, d] of pictures u8 or [-1, 1], [n, h, w, 3]."""
         if "image" not in self.nets:
             raise UserError("these weights hold no image encoder: load the damsm stage's folder")
-        from supcon_jax.views.image import signed
-
-        variables = {"params": self.tree["params"]["image"], "batch_stats": self.tree["stats"]["image"]}
-        return unit(self.nets["image"].apply(variables, signed(jnp.asarray(images)))[1])
+        return self._image(jnp.asarray(images))
 
     def generate(self, texts: Sequence[str], seed: int = 0):
         """One picture f32[n, h, w, 3] in [-1, 1] for each text; the same seed gives the same noise."""
@@ -81,6 +79,15 @@ class Model:
     def _text(self, ids, lengths):
         params = self.tree["text"] if "gen" in self.nets else self.tree["params"]["text"]
         return self.nets["text"].apply({"params": params}, ids, lengths)
+
+    @functools.cached_property
+    def _sentence(self):
+        return jax.jit(lambda ids, lengths: unit(self._text(ids, lengths)[1]))
+
+    @functools.cached_property
+    def _image(self):
+        variables = {"params": self.tree["params"]["image"], "batch_stats": self.tree["stats"]["image"]}
+        return jax.jit(lambda images: unit(self.nets["image"].apply(variables, signed(images))[1]))
 
     @functools.cached_property
     def _draw(self):

@@ -32,22 +32,26 @@ def resolve(table: Mapping[str, str], name: str, what: str):
 
 
 def call(function, where: str, *args, **options):
-    """function(*args, **options), after a check that it knows every option.
+    """function(*args, **options), after a check that it knows every option and lacks none.
 
-    Raises UserError: an option that is not in its signature; the line names the config section.
+    Raises UserError: an option that is not in its signature, or one without a default that is not given; the line names
+    the config section.
     """
-    known = inspect.signature(function).parameters
+    known = list(inspect.signature(function).parameters.values())[len(args) :]
+    takes = [p.name for p in known if p.name not in ("parent", "name")]  # those two are flax's own
     for name in options:
-        if name not in known:
-            takes = ", ".join(p for p in known if known[p].default is not inspect.Parameter.empty)
-            raise UserError(f"config.{where}.{name} is not an argument of {function.__name__}; it takes: {takes}")
+        if name not in takes:
+            raise UserError(f"config.{where}.{name} is not an argument of {function.__name__}; it takes: {', '.join(takes)}")
+    lacking = [p.name for p in known if p.default is inspect.Parameter.empty and p.name not in options]
+    if lacking:
+        raise UserError(f"config.{where} lacks {', '.join(lacking)}, without which there is no {function.__name__}")
     return function(*args, **options)
 
 
 def net(options: Mapping, where: str, precision: str = "f32", **more):
     """A flax module from a config section {"net": name, ...}."""
     options = {key: frozen(value) for key, value in options.items()}
-    kind = resolve(NETS, options.pop("net"), f"config.{where}.net")
+    kind = resolve(NETS, options.pop("net", None), f"config.{where}.net")
     return call(kind, where, dtype=DTYPES[precision], **options, **more)
 
 

@@ -42,6 +42,8 @@ def made(name: str, path: str) -> Network:
 
 
 def effnet_lite0(path: str) -> Network:
+    if path and not pathlib.Path(path).is_file():
+        raise UserError(f"--config.networks.effnet_lite0={path}: no such file; leave it empty for the fetched one")
     found = sorted(pathlib.Path(fetch.home(), "effnet_lite0").glob("**/*.pth")) if not path else [pathlib.Path(path)]
     if not found or not found[0].is_file():
         raise UserError("the EfficientNet-Lite0 weights are missing: python -m supcon_jax.data.fetch effnet_lite0")
@@ -59,7 +61,7 @@ def fid_inception(path: str) -> Network:
     if not path or not pathlib.Path(path).is_file():
         raise UserError(
             "network fid_inception needs the torch FID Inception file (pt_inception-2015-12-05, .pth):"
-            " give --config.networks.fid_inception=FILE"
+            f" give --config.networks.fid_inception=FILE{f' ({path} is missing)' if path else ''}"
         )
     module = Inception(count_pad=False, last_pool="max", classes=1008)
     variables = converted(module, pathlib.Path(path), inception.torchvision(classes=1008), 299)

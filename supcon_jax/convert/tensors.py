@@ -47,10 +47,16 @@ def read(path) -> dict[str, np.ndarray]:
 
 
 def write(path, tree, meta: dict[str, str] | None = None) -> None:
-    """Write a nested dictionary of arrays as safetensors, names joined by "/"; meta is kept in the header."""
-    from safetensors.numpy import save_file
+    """Write a nested dictionary of arrays as safetensors, names joined by "/"; meta is kept in the header.
+
+    A kill leaves the whole file, the one that was there before, or none.
+    """
+    from safetensors.numpy import save  # its save_file leaves a file that only its owner may read
+    path = pathlib.Path(path)
     flat = {name: np.ascontiguousarray(a) for name, a in flatten(tree, "/").items()}
-    save_file(flat, path, {k: str(v) for k, v in (meta or {}).items()})
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(save(flat, {k: str(v) for k, v in (meta or {}).items()}))
+    part.replace(path)
 
 
 def metadata(path) -> dict[str, str]:

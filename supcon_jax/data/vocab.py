@@ -78,7 +78,10 @@ class Vocab:
 
     def save(self, path):
         """Write {word: id} as JSON, in the order of ids."""
-        epath.Path(path).write_text(json.dumps(self.ids, ensure_ascii=False, indent=0) + "\n")
+        path = epath.Path(path)
+        part = path.with_name(path.name + ".part")  # a kill leaves the whole file or none
+        part.write_text(json.dumps(self.ids, ensure_ascii=False, indent=0) + "\n")
+        part.replace(path)
 
     @classmethod
     def load(cls, path):

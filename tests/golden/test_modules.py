@@ -25,7 +25,7 @@ class Net(NamedTuple):
     table: list
     run: object
     objective: str = ""  # how the names of the outputs in the objective begin; all of them if empty
-    # Inception: in flat parts of a picture the maxima over windows are ties, and the gradient may go to any of them;
+    # Inception: in flat parts of a picture the maxima over windows are ties, and its gradient may go to any of them;
     # through 94 layers float32 keeps outputs to 1e-4 of the largest entry, no longer of each one (float64 does)
     deep: bool = False
 
@@ -134,6 +134,17 @@ class Tolerance(NamedTuple):
 SINGLE = Tolerance(1e-4, 1e-5, 1e-3, 1e-3, 1e-4)
 DOUBLE = Tolerance(1e-7, 1e-10, 1e-7, 1e-7, 1e-6)
 
+# How far float32 may move the gradients through Inception's trunk. Of 1.1 million values before a ReLU about two lie
+# so near to zero that float32's rounding puts them on the other side, not the same ones on each version of XLA; at a
+# sixteenth of the width one of them moves a norm by a per cent. Float64 moves as far when the weights change by 6e-8 of
+# themselves, and has float32's gradients to 3e-5 when made to take its sides. So float64 judges these gradients, and
+# float32 is held to about twice the most that such changes did (in brackets).
+FLIPS_NORM = 5e-2    # each parameter's norm, of the largest one (2.1e-2)
+FLIPS_MEDIAN = 1e-2  # the median parameter's norm, of itself (4.2e-3)
+FLIPS_ENTRY = 2e-2   # entries of one parameter's gradient, of its largest (9.7e-3)
+FLIPS_MEAN = 4e-3    # mean over the picture, of the largest entry / sqrt(entries) (1.5e-3)
+HEADS = ("params/regions/", "params/code/")  # no ReLU between them and the outputs: float32 keeps their gradients
+
 
 def summary(a):
     return np.array([a.mean(), a.std(), np.abs(a).max(), np.linalg.norm(a.ravel())])
@@ -176,7 +187,7 @@ def compare_loosely(got, expected, name, tol):
     """A gradient that ties may move between neighbours: its sum stays, its norm about."""
     mean, _, largest, norm = expected[f"{name}_stats"]
     got = np.asarray(got, np.float64)
-    atol = tol.grad * largest / np.sqrt(got.size)
+    atol = (FLIPS_MEAN if tol is SINGLE else tol.grad) * largest / np.sqrt(got.size)
     np.testing.assert_allclose(got.mean(), mean, rtol=tol.grad, atol=atol, err_msg=name)
     np.testing.assert_allclose(np.linalg.norm(got), norm, rtol=0.1, err_msg=name)
     assert got.shape == tuple(expected[f"{name}_shape"])
@@ -216,22 +227,22 @@ def check_mode(net, variables, arrays, mode, tol):
                 compare_loosely(grads[1][name], expected, f"grad_{name}", tol)
             else:
                 compare(grads[1][name], expected, f"grad_{name}", tol, gradient=True)
-        # float32 puts a few of Inception's values on the other side of a ReLU: small norms are held to the largest
-        check_parameters(net.table, grads[0], expected, tol, 1.0 if net.deep and tol is SINGLE else 1e-3)
+        check_parameters(net.table, grads[0], expected, tol, net.deep and tol is SINGLE)
 
 
-def check_parameters(table, grads, expected, tol, of_largest):
-    """Every parameter's gradient by its norm (to tol.grad of itself and of that share of the largest), one in full."""
+def check_parameters(table, grads, expected, tol, flips):
+    """Every parameter's gradient by its norm, one in full; where values flip, as FLIPS_* say."""
     placed = {name: rename.place(name, table) for name in expected["grad_names"].tolist()}
-    norms = [np.linalg.norm(np.asarray(leaf(grads, path.removeprefix("params/"))).ravel())
-             for path, _ in placed.values()]
-    atol = tol.grad * of_largest * expected["grad_norms"].max()
-    for name, mine, theirs in zip(placed, norms, expected["grad_norms"], strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=tol.grad, atol=atol, err_msg=name)
+    norms = np.array([np.linalg.norm(leaf(grads, path.removeprefix("params/")).ravel()) for path, _ in placed.values()])
+    theirs = expected["grad_norms"]
+    for (name, (path, _)), a, b in zip(placed.items(), norms, theirs, strict=True):
+        rtol, atol = (0, FLIPS_NORM) if flips and not path.startswith(HEADS) else (tol.grad, 1e-3 * tol.grad)
+        np.testing.assert_allclose(a, b, rtol, atol * theirs.max(), err_msg=name)
+    assert not flips or np.median(np.abs(norms / theirs - 1)) < FLIPS_MEDIAN
     assert len(placed) == len(jax.tree.leaves(grads)), "a parameter without a reference gradient"
     path, layout = placed[str(expected["grad_param_name"])]
     mine = leaf(grads, path.removeprefix("params/"))
-    tol = tol._replace(grad=max(tol.grad, 1e-2 * of_largest)) if tol is SINGLE else tol
+    tol = tol._replace(grad=FLIPS_ENTRY) if flips else tol
     compare(mine, {"grad_param": layout(expected["grad_param"])}, "grad_param", tol, gradient=True)
 
 

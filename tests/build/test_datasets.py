@@ -1,0 +1,137 @@
+"""Sources, vocabulary and batches of a run: which words count, what is written, what each split gives."""
+
+import copy
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+
+from supcon_jax import config as configs
+from supcon_jax.build.datasets import open_data
+from supcon_jax.config import UserError
+from supcon_jax.data.source import BadRecord
+from supcon_jax.data.vocab import Vocab, tokenise
+
+PLAIN = configs.plain(configs.override(
+    configs.load("configs/shapes.py:tiny"), {"data.args.records": "20", "data.size": "24", "data.threads": "0"}
+))  # fmt: skip
+
+
+def config(**data):
+    changed = copy.deepcopy(PLAIN)
+    changed["data"].update(data)
+    return changed
+
+
+def words(source):
+    return {word for record in source.captions for caption in record for word in tokenise(caption)}
+
+
+def test_the_vocabulary_holds_the_words_of_both_splits():
+    data = open_data(config(args=PLAIN["data"]["args"] | {"records": 2}), None)
+    assert words(data.test) - words(data.train)  # else this could not fail
+    assert set(data.vocab.words) == {"<end>"} | words(data.test) | words(data.train)
+    assert data.classes == 64
+
+
+def test_the_vocabulary_is_written_once_and_other_captions_are_refused(tmp_path):
+    made = open_data(PLAIN, tmp_path / "w").vocab
+    path = tmp_path / "w" / "vocab.json"
+    before = path.stat().st_mtime_ns
+    assert open_data(PLAIN, tmp_path / "w").vocab.words == made.words == tuple(json.loads(path.read_text()))
+    assert path.stat().st_mtime_ns == before
+    other = config(args=PLAIN["data"]["args"] | {"seed": 1, "records": 2})
+    with pytest.raises(UserError, match=r"vocab\.json was made from other captions .* use another --workdir"):
+        open_data(other, tmp_path / "w")
+
+
+def test_a_pretrained_vocabulary_goes_before_the_captions(tmp_path):
+    own = open_data(PLAIN, None)
+    given = Vocab(("<end>", "zebra", *sorted(own.vocab.words[1:])))
+    data = open_data(PLAIN, tmp_path, given)
+    assert data.vocab is given and Vocab.load(tmp_path / "vocab.json").words == given.words
+    mine, theirs = own.evaluation("test", 10, 24)[0]["text"], data.evaluation("test", 10, 24)[0]["text"]
+    assert (mine != theirs).any() and list(map(own.vocab.decode, mine[:, 0])) == list(map(given.decode, theirs[:, 0]))
+
+
+def test_a_pretrained_vocabulary_of_other_words_is_refused(tmp_path):
+    with pytest.raises(UserError, match="records of split test are unusable"):
+        open_data(PLAIN, tmp_path, Vocab(("<end>", "zebra"))).evaluation("test", 10, 24)
+    assert "no caption with a known word" in (tmp_path / "skipped.jsonl").read_text()
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    open_data(PLAIN, None).evaluation("test", 8, 24)
+    assert not list(tmp_path.iterdir())
+
+
+def test_vocab_json_is_replaced_whole(tmp_path):
+    """A second name of the old file still holds the old words: nobody ever reads half a file."""
+    path, kept = tmp_path / "vocab.json", tmp_path / "kept.json"
+    Vocab(("<end>", "red")).save(path)
+    os.link(path, kept)
+    Vocab(("<end>", "blue", "green")).save(path)
+    assert Vocab.load(kept).words == ("<end>", "red") and Vocab.load(path).words == ("<end>", "blue", "green")
+    assert {item.name for item in tmp_path.iterdir()} == {"vocab.json", "kept.json"}
+
+
+def test_evaluation_gives_one_branch_in_order_and_stops_at_the_limit():
+    data = open_data(PLAIN, None)
+    whole = data.evaluation("test", 8, 24)
+    assert [item["index"].shape for item in whole] == [(8, 1)] * 3
+    assert np.concatenate([item["index"][:, 0] for item in whole]).tolist() == [*range(20), *[-1] * 4]
+    for limit, number in ((1, 1), (8, 1), (9, 2), (24, 3), (1000, 3), (None, 3), (0, 3)):
+        assert len(data.evaluation("test", 8, 24, limit)) == number
+    assert not np.array_equal(data.evaluation("train", 8, 24)[0]["image"], whole[0]["image"])
+
+
+def test_training_gives_both_branches_and_goes_on_from_a_batch():
+    data = open_data(PLAIN, None)
+    stream = data.training(4, 24)
+    first, second = next(stream), next(stream)
+    assert first["image"].shape == (4, 2, 24, 24, 3)
+    np.testing.assert_array_equal(first["label"][:, 0], first["label"][:, 1])  # the partner's is the same
+    later = next(data.training(4, 24, start=1))
+    for name in second:
+        np.testing.assert_array_equal(later[name], second[name])
+    assert next(open_data(config(partner="none"), None).training(4, 24))["image"].shape[1] == 1
+
+
+def test_only_the_training_split_is_shuffled_for_the_twin():
+    true, twin = open_data(PLAIN, None), open_data(config(shuffle_pairs=True), None)
+    assert twin.train.captions != true.train.captions and (twin.train.labels != true.train.labels).any()
+    assert list(twin.test.captions) == list(true.test.captions)
+    np.testing.assert_array_equal(twin.test.labels, true.test.labels)
+    assert sorted(map(tuple, twin.train.captions)) == sorted(map(tuple, true.train.captions))
+
+
+def test_unusable_records_are_listed_in_the_folder_up_to_the_limit(tmp_path):
+    def image(record):
+        if record in (3, 5):
+            raise BadRecord("cut off")
+        return np.zeros((24, 24, 3), np.uint8)
+
+    def evaluated(limit, folder):
+        data = open_data(config(bad_limit=limit), folder)
+        broken = dataclasses.replace(data, test=dataclasses.replace(data.test, image=image))
+        return broken.evaluation("test", 10, 24)
+
+    assert len(evaluated(0.1, tmp_path / "a")) == 2
+    listed = [json.loads(line) for line in (tmp_path / "a" / "skipped.jsonl").read_text().splitlines()]
+    assert [(line["key"], line["reason"]) for line in listed] == [("test-000003", "cut off"), ("test-000005", "cut off")]
+    with pytest.raises(UserError, match=r"2 of 20 records of split test are unusable.*raise data\.bad_limit"):
+        evaluated(0.05, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "changes,said",
+    [({"name": "mnist"}, "config.data.name 'mnist' is not known; use one of: cub, emoji, folder, shapes"),
+     ({"args": {"colour": 1}}, "config.data.args.colour is not an argument of shapes; it takes: .*records"),
+     ({"args": {"labels": "both"}}, "labels='both'.*use single or multi")],
+)  # fmt: skip
+def test_wrong_names_and_arguments_of_a_data_set(changes, said):
+    with pytest.raises(UserError, match=said):
+        open_data(config(**changes), None)

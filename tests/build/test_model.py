@@ -1,0 +1,92 @@
+"""A model from weights: which file is taken, what is compiled once, where its parameters are found."""
+
+import numpy as np
+import pytest
+
+from supcon_jax.build import model, weights
+from supcon_jax.config import UserError
+from supcon_jax.data.vocab import Vocab
+
+TEXT = {"net": "rnn", "embed": 4, "width": 4, "rnn": "lstm", "dropout": 0.0}
+
+
+def about(kind, **more):
+    return {"kind": kind, "vocab": ["<end>", "red", "ring"], "nets": {"text": TEXT}, "config": {"data": {"words": 3}}, **more}
+
+
+def write(path, kind, **more):
+    weights.save(path, {"x": np.ones(1, np.float32)}, about(kind, **more))
+
+
+def test_a_folder_gives_the_first_kind_that_was_asked_for(tmp_path):
+    write(tmp_path / "damsm" / "weights.safetensors", "damsm")
+    assert model.load(str(tmp_path)).about["kind"] == "damsm"
+    write(tmp_path / "attngan" / "weights.safetensors", "attngan")
+    assert model.load(str(tmp_path)).about["kind"] == "attngan"
+    assert model.load(str(tmp_path), ("damsm", "attngan")).about["kind"] == "damsm"
+    assert model.load(str(tmp_path / "damsm")).about["kind"] == "damsm"  # the stage's own folder
+    with pytest.raises(UserError, match="holds no finished stage of classifier: train to the end first"):
+        model.load(str(tmp_path), ("classifier",))
+
+
+def test_a_gan_needs_no_image_encoder_to_be_read(tmp_path):
+    nets = {"text": TEXT, "image": {"net": "inception"}, "gen": {"net": "attngan_g"}}
+    write(tmp_path / "a.safetensors", "attngan", nets=nets)
+    read = model.load(str(tmp_path / "a.safetensors"))
+    assert set(read.nets) == {"text", "gen"} and read.nets["text"].vocab == 3
+
+
+def test_nets_of_another_version_are_refused_by_name(tmp_path):
+    write(tmp_path / "a.safetensors", "damsm", nets={"text": TEXT | {"depth": 2}})
+    with pytest.raises(UserError, match=r"nets\.text\.depth is not an argument of TextEncoder; it takes: vocab, embed"):
+        model.load(str(tmp_path / "a.safetensors"))
+
+
+class Counted:
+    """A net that counts how often it is traced and remembers which variables it saw."""
+
+    cond = 2
+
+    def __init__(self, answer):
+        self.answer, self.traced, self.seen = answer, 0, None
+
+    def apply(self, variables, *args):
+        self.traced, self.seen = self.traced + 1, variables
+        return self.answer(*args)
+
+
+def encoders():
+    nets = {
+        "image": Counted(lambda images: (None, images[:, 0, 0])),
+        "text": Counted(lambda ids, lengths: (None, ids.astype(np.float32))),
+    }
+    tree = {"params": {"image": "pi", "text": "pt"}, "stats": {"image": "si"}}
+    return model.Model(nets, tree, about("damsm"))
+
+
+def test_encoding_images_is_compiled_once_and_gives_unit_rows():
+    made = encoders()
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 2, 2, 3)).astype(np.float32)
+    for shift in (0, 0.5, 1):
+        rows = made.encode_image(images + np.float32(shift))
+        want = images[:, 0, 0] + np.float32(shift)
+        np.testing.assert_allclose(rows, want / np.linalg.norm(want, axis=1, keepdims=True), rtol=1e-5)
+    assert made.nets["image"].traced == 1 and made.nets["image"].seen == {"params": "pi", "batch_stats": "si"}
+    signed = made.encode_image(np.uint8([[[[0, 255, 255]]]]))  # bytes are brought to [-1, 1]
+    np.testing.assert_allclose(signed, np.float32([[-1, 1, 1]]) / np.sqrt(3), rtol=1e-5)
+
+
+def test_encoding_texts_is_compiled_once_with_the_parameters_of_its_kind():
+    made = encoders()
+    for text, want in (("red ring", [1, 2, 0]), ("ring", [2, 0, 0])):
+        np.testing.assert_allclose(made.encode_text([text])[0], want / np.linalg.norm(want), rtol=1e-6)
+    assert made.nets["text"].traced == 1 and made.nets["text"].seen == {"params": "pt"}
+    gan = model.Model({"text": made.nets["text"], "gen": None}, {"text": "own"}, about("attngan"))
+    gan.encode_text(["red"])
+    assert made.nets["text"].seen == {"params": "own"}
+
+
+def test_a_long_vocabulary_is_shown_in_part():
+    vocab = Vocab(("<end>", *(f"w{i}" for i in range(50))))
+    assert model.shown(vocab) == ", ".join(f"w{i}" for i in range(40)) + " and 10 more"
+    assert model.shown(Vocab(("<end>", "a", "b"))) == "a, b"

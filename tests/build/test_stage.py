@@ -1,0 +1,199 @@
+"""A stage's parts: what its result depends on, its nets, its towers, its labels, and the files of its end."""
+
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from supcon_jax import config as configs
+from supcon_jax.build import stage, weights
+from supcon_jax.config import UserError
+from supcon_jax.convert import tensors
+from supcon_jax.core import State
+from supcon_jax.data.vocab import Vocab
+
+TINY = "configs/shapes.py:tiny"
+
+
+def plain(*settings, path=TINY):
+    pairs = dict(setting.split("=", 1) for setting in settings)
+    return configs.plain(configs.override(configs.load(path), pairs))
+
+
+def moved(setting):
+    """The stages whose results depend on a setting."""
+    before, after = plain(), plain(setting)
+    return [name for name in before["stages"] if stage.depends(before, name) != stage.depends(after, name)]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["data.threads=0", "data.root=/elsewhere", "data.test=val", "data.bad_limit=0.5", "every.save=1", "every.sample=0",
+     "keep.best=0", "eval_batch=4", "evals.matching.fakes=32", "mesh.data=1", "skip_limit=3", "cache=/elsewhere",
+     "networks.fid_inception=/elsewhere/a.pth"],
+)  # fmt: skip
+def test_what_a_result_does_not_depend_on(setting):
+    assert moved(setting) == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["seed=1", "precision=bf16", "views.flip=True", "data.words=5", "data.size=64", "data.crop=resize", "data.train=val",
+     "data.partner=same_image", "data.shuffle_pairs=True", "data.args.seed=3", "data.name=cub"],
+)  # fmt: skip
+def test_what_every_result_depends_on(setting):
+    assert moved(setting) == ["damsm", "attngan"]
+
+
+@pytest.mark.parametrize("setting", ["damsm.batch=4", "damsm.nets.image.dim=8", "damsm.optim.model.lr=1e-4", "damsm.steps=9"])
+def test_a_later_stage_depends_on_the_one_before(setting):
+    assert moved(setting) == ["damsm", "attngan"]
+
+
+@pytest.mark.parametrize("setting", ["attngan.batch=4", "attngan.nets.gen.width=8", "attngan.frozen.damsm=/a.safetensors"])
+def test_an_earlier_stage_does_not_depend_on_the_one_behind(setting):
+    assert moved(setting) == ["attngan"]
+
+
+def test_encoders_from_a_file_cut_the_tie_to_the_stage_before():
+    cut = "attngan.frozen.damsm=/a.safetensors"
+    assert "before" not in stage.depends(plain(cut), "attngan")
+    assert stage.depends(plain(cut), "attngan") == stage.depends(plain(cut, "damsm.steps=9"), "attngan")
+    assert stage.depends(plain(), "attngan")["before"] == {"damsm": stage.depends(plain(), "damsm")}
+
+
+def finished(config, folder):
+    """A folder as a finished stage leaves it."""
+    folder.mkdir(parents=True)
+    now = stage.depends(config, "damsm")
+    (folder / "config.json").write_text(json.dumps(now))
+    (folder / "DONE").write_text(json.dumps({"config": configs.digest(now), "steps": 2, "numbers": {}}))
+
+
+def test_done_says_what_stands_there_or_what_differs(tmp_path):
+    assert stage.done(plain(), "damsm", tmp_path) is None
+    finished(plain(), tmp_path / "damsm")
+    assert stage.done(plain("data.threads=0", "attngan.args.z=3"), "damsm", tmp_path)["steps"] == 2
+    with pytest.raises(UserError) as caught:
+        stage.done(plain("seed=1", "damsm.args.scl=0"), "damsm", tmp_path)
+    said = "is finished with another config (damsm.args.scl: 1.0 -> 0.0; seed: 0 -> 1); use another --workdir"
+    assert str(caught.value) == f"{tmp_path / 'damsm'} {said}"
+    (tmp_path / "damsm" / "DONE").rename(tmp_path / "damsm" / "DONE.part")
+    assert stage.done(plain("seed=1"), "damsm", tmp_path) is None
+
+
+def data(labels, words=("<end>", "red", "ring")):
+    return types.SimpleNamespace(train=types.SimpleNamespace(labels=labels), vocab=Vocab(words))
+
+
+SINGLE, SEVERAL = np.arange(4), np.eye(4, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "mode,labels,use",
+    [("single", SEVERAL, "any, all, jaccard, idf or mulsupcon"), ("any", SINGLE, "single"), ("mulsupcon", SINGLE, "single")],
+)
+def test_a_label_mode_that_the_labels_do_not_fit(mode, labels, use):
+    with pytest.raises(UserError, match=rf"^config\.damsm\.args\.label_mode='{mode}', but .* each; use {use}$"):
+        stage.check_labels({"label_mode": mode, "scl": 0.5}, data(labels), "damsm")
+
+
+@pytest.mark.parametrize(
+    "args,labels",
+    [({"label_mode": "single", "scl": 1.0}, SINGLE), ({"label_mode": "jaccard", "scl": 1.0}, SEVERAL),
+     ({"label_mode": "any", "scl": 0.0}, SINGLE), ({"label_mode": "any", "scl": 1.0}, None), ({"flip": False}, SEVERAL)],
+)  # fmt: skip
+def test_labels_that_fit_or_are_not_read(args, labels):
+    stage.check_labels(args, data(labels), "damsm")
+
+
+def test_nets_follow_the_vocabulary_the_sizes_and_the_encoders_file():
+    config = plain("precision=bf16", "attngan.nets.gen.sizes=(16,32)")
+    assert stage.build_nets(config, "damsm", data(SINGLE), {})["text"].vocab == 3
+    about = {"damsm": {"nets": plain("damsm.nets.image.dim=24")["damsm"]["nets"]}}
+    nets = stage.build_nets(config, "attngan", data(SINGLE), about)
+    assert set(nets) == {"image", "text", "gen", "disc"} and [net.size for net in nets["disc"]] == [16, 32]
+    assert nets["image"].dim == 24 and nets["text"].vocab == 3  # as the file says, not this config
+    assert {net.dtype.__name__ for net in (nets["image"], nets["gen"], *nets["disc"])} == {"bfloat16"}
+
+
+TRUNK = "configs/cub.py:damsm,tiny"
+
+
+def test_a_missing_trunk_is_told_in_one_line(tmp_path):
+    for place, said in (("", "FILE, or train"), ("/nowhere/a.pth", "FILE (/nowhere/a.pth is missing), or train")):
+        config = plain("damsm.nets.image.frozen=True", f"damsm.frozen.trunk={place}", path=TRUNK)
+        with pytest.raises(UserError) as caught:
+            stage.load_frozen(config, "damsm", tmp_path)
+        line = str(caught.value)
+        assert line.startswith("damsm.nets.image.frozen=True needs torchvision's inception_v3_google weights")
+        assert f"--config.damsm.frozen.trunk={said} the trunk with --config.damsm.nets.image.frozen=False" in line
+        assert "\n" not in line
+    trained = plain("damsm.nets.image.frozen=False", "damsm.frozen.trunk=/nowhere/a.pth", path=TRUNK)
+    assert stage.load_frozen(trained, "damsm", tmp_path) == ({}, {}, {})
+
+
+def test_a_trunk_with_other_keys_is_refused(tmp_path):
+    np.savez(tmp_path / "other.npz", **{"conv1.weight": np.ones((64, 3, 7, 7), np.float32)})
+    config = plain("damsm.nets.image.frozen=True", f"damsm.frozen.trunk={tmp_path / 'other.npz'}", path=TRUNK)
+    with pytest.raises(UserError, match="conv1.weight|Conv2d_1a_3x3|missing"):
+        stage.load_frozen(config, "damsm", tmp_path)
+
+
+def test_encoders_come_from_the_stage_or_a_file_with_their_digest(tmp_path):
+    tree = {"params": {"text": {"a": np.ones(2, np.float32)}}}
+    for place in (tmp_path / "w" / "damsm" / "weights.safetensors", tmp_path / "other.safetensors"):
+        weights.save(place, tree, {"kind": "damsm", "vocab": ["<end>"], "place": str(place)})
+    for setting, place in (("stage:damsm", tmp_path / "w" / "damsm" / "weights.safetensors"),
+                           (str(tmp_path / "other.safetensors"), tmp_path / "other.safetensors")):  # fmt: skip
+        trees, about, hashes = stage.load_frozen(plain(f"attngan.frozen.damsm={setting}"), "attngan", tmp_path / "w")
+        assert about["damsm"]["place"] == str(place) and hashes == {"damsm": tensors.sha256(place)}
+        assert isinstance(trees["damsm"]["params"]["text"]["a"], jax.Array)
+    weights.save(tmp_path / "judge.safetensors", tree, {"kind": "classifier"})
+    with pytest.raises(UserError, match="holds 'classifier', not 'damsm'"):
+        stage.load_frozen(plain(f"attngan.frozen.damsm={tmp_path / 'judge.safetensors'}"), "attngan", tmp_path)
+    with pytest.raises(UserError, match=r"attngan needs pretrained encoders: .*--config\.attngan\.frozen\.damsm=FILE"):
+        stage.load_frozen(plain("attngan.frozen.damsm="), "attngan", tmp_path)
+
+
+def state(value):
+    """A GAN's state after 7 steps of which 1 was refused; the averaged generator is twice the live one."""
+    array = np.full(2, value, np.float32)
+    return State(
+        step=np.int32(7), skipped=np.int32([1, 0]), key=jax.random.key(0), params={"gen": {"a": array}, "disc": {"a": -array}},
+        opt={}, stats={"gen": {"m": array + 1}, "disc": {}}, memory={"ema": {"a": 2 * array}},
+    )  # fmt: skip
+
+
+def end(folder, config):
+    towers = {"damsm": {"params": {"text": {"e": np.zeros(1, np.float32)}, "image": {}}}}
+    about = {"damsm": {"nets": {"text": {"net": "rnn"}, "image": {"net": "inception"}}}}
+    stage.write_done(
+        state(3.0), {"matching/r1": 0.5}, config=config, name="attngan", folder=folder, data=data(SINGLE), towers=towers,
+        about=about,
+    )  # fmt: skip
+
+
+def test_the_end_of_a_gan_keeps_its_averaged_generator_and_its_text_encoder(tmp_path):
+    config = plain("data.root=/secret/place", "cache=/secret/cache", "networks.fid_inception=/secret/file")
+    end(tmp_path / "attngan", config)
+    tree, about, sha = weights.load(tmp_path / "attngan" / "weights.safetensors", "attngan")
+    assert tree["gen"]["params"]["a"].tolist() == [6, 6] and tree["gen"]["stats"]["m"].tolist() == [4, 4]
+    assert tree["text"]["e"].tolist() == [0] and set(tree) == {"gen", "text"}
+    assert about["vocab"] == ["<end>", "red", "ring"] and set(about["nets"]) == {"gen", "text", "image"}
+    assert about["stage"] == "attngan" and "/secret" not in json.dumps(about)
+    said = stage.done(config, "attngan", tmp_path)
+    assert (said["steps"], said["skipped"], said["weights"]) == (7, 1, sha) and said["numbers"] == {"matching/r1": 0.5}
+    assert {path.name for path in (tmp_path / "attngan").iterdir()} == {"DONE", "weights.safetensors"}
+
+
+def test_without_weights_there_is_no_end(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(weights, "save", full)
+    with pytest.raises(OSError, match="no space"):
+        end(tmp_path, plain())
+    assert not list(tmp_path.iterdir())
