@@ -86,7 +86,7 @@ SMALL = {
             "z": 16, "ema": 0.99, "cond_noise": 0.1, "text_norm": True, "damsm_weight": 0.5, "temperature": 0.1,
         },
         "nets": {"gen": {"width": 16, "sizes": (8, 16, 32), "residual": 1, "cond": 32}, "disc": {"width": 8}},
-        "optim": {"disc": {"lr": 1e-3, "schedule": "cosine"}, "gen": {"lr": 3e-3, "schedule": "cosine"}},
+        "optim": {"disc": {"lr": 1e-3}, "gen": {"lr": 3e-3}},
     },
 }  # fmt: skip
 

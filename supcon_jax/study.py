@@ -32,7 +32,8 @@ def run(study: dict, workdir: pathlib.Path) -> dict[str, list[dict]]:
     for seed in study["seeds"]:
         for name, changes in study["variants"].items():
             folder = workdir / name / f"seed{seed}"
-            settings = {key: str(value) for key, value in {**study.get("all", {}), **changes, "seed": seed}.items()}
+            shared = {"cache": workdir / "features", **study.get("all", {})}  # the reals are measured once for all runs
+            settings = {key: str(value) for key, value in {**shared, **changes, "seed": seed}.items()}
             log.info("study: %s, seed %d", name, seed)
             config = configs.plain(configs.override(configs.load(study["config"]), settings))
             if study["stage"] not in config["stages"]:
