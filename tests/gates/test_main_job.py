@@ -23,7 +23,10 @@ def one_device(monkeypatch):
 @pytest.mark.slow
 def test_pictures_show_what_captions_say_and_the_twin_does_not(tmp_path):
     """About half the steps of the preset."""
-    short = ("--config.damsm.steps=400", "--config.attngan.steps=800", "--config.evals.matching.fakes=256", "--config.evals.generation.fakes=256")
+    short = (
+        "--config.damsm.steps=400", "--config.attngan.steps=800", "--config.evals.matching.fakes=256",
+        "--config.evals.generation.fakes=256",
+    )  # fmt: skip
     ours = run(tmp_path / "ours", "--config=configs/shapes.py", *short)
     twin = run(tmp_path / "twin", "--config=configs/shapes.py:twin", *short)
     assert ours["attributes/real_attribute_colour"] >= 99 and ours["attributes/real_attribute_shape"] >= 95
