@@ -1,11 +1,15 @@
 """Feature networks by name: what is missing is told in one line, and the shipped one knows the shapes."""
 
+import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from supcon_jax.build import networks, weights
 from supcon_jax.config import UserError
+from supcon_jax.convert import inception, tensors
 from supcon_jax.data.synthetic import PAIRS, shapes
+from supcon_jax.nets.inception import Inception
 
 
 def test_an_unknown_network_is_answered_with_those_there_are():
@@ -52,3 +56,35 @@ def test_bytes_become_signed_floats_of_the_side_asked_for():
     assert out.shape == (2, 4, 4, 3)
     np.testing.assert_allclose(out[0], -1, atol=1e-6)
     np.testing.assert_allclose(out[1], 1, atol=1e-6)
+
+
+def torch_name(path):
+    """The name in the FID file of one of our leaves."""
+    leaf = {"scale": "weight", "kernel": "weight", "mean": "running_mean", "var": "running_var"}.get(path[-1], path[-1])
+    if path[1] == "fc":
+        return f"fc.{leaf}"
+    _, layer, *inner, part, _ = path
+    outer = inception.STEM[layer[4:]] if layer.startswith("conv") else f"Mixed_{layer[5:]}"
+    return ".".join([outer, *inner, "bn" if part == "norm" else part, leaf])
+
+
+@pytest.mark.slow
+def test_the_fid_file_at_full_size(tmp_path):
+    """A file with torch's names and layouts, random weights: the taps are those of the network that they describe."""
+    module = Inception(count_pad=False, last_pool="max", classes=1008)
+    like = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32))
+    rng = np.random.default_rng(0)
+    file, ours = {}, {}
+    for path, leaf in flatten_dict(like).items():
+        value = rng.standard_normal(leaf.shape, np.float32) * (2 / max(1, np.prod(leaf.shape[:-1]))) ** 0.5
+        ours[path] = value = np.abs(value) + 1 if path[-1] in ("scale", "var") else value
+        axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim, (0,))
+        file[torch_name(path)] = value.transpose(axes)
+    tensors.write(tmp_path / "fid.safetensors", file)
+    found = networks.fid_inception(str(tmp_path / "fid.safetensors"))
+    images = rng.integers(0, 256, (2, 299, 299, 3), np.uint8)
+    features, logits = found.features(images)
+    assert features.shape == (2, 2048) and logits.shape == (2, 1008) and np.isfinite(features).all()
+    taps = jax.jit(module.apply)(unflatten_dict(ours), images.astype(np.float32) / 127.5 - 1)
+    for a, b in ((features, taps["2048"]), (logits, taps["logits"])):
+        np.testing.assert_allclose(a, b, atol=1e-4 * float(np.abs(b).max()))
