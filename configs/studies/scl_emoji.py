@@ -1,6 +1,7 @@
 """Label term on against off on the emoji: three paired seeds, equal branches, steps, initial weights and noise.
 
-Two thirds of the preset's steps in both stages. Pictures of 32 px are scored at the network's 96 px, against all training pictures, whose features are cached.
+Two thirds of the preset's steps in both stages. Pictures of 32 px are scored at the network's 96 px, against all
+training pictures, whose features are cached.
 """
 
 METRICS = (
