@@ -1,7 +1,6 @@
 """Label term on against off on the emoji: three paired seeds, equal branches, steps, initial weights and noise.
 
-Two thirds of the preset's steps in both stages. Pictures of 32 px are scored at the network's 96 px, against all
-training pictures, whose features are cached.
+Pictures of 32 px are scored at the network's 96 px, against all training pictures, whose features are cached.
 """
 
 METRICS = (
@@ -18,7 +17,6 @@ def get_study():
         "seeds": (0, 1, 2),
         "variants": {"scl": {}, "no_scl": {"scl": 0.0}},
         "pair": ("scl", "no_scl"),
-        "all": {"damsm.steps": 400, "attngan.steps": 800},
         "metrics": METRICS,
         "prompts": [
             "a yellow face", "red heart", "a green tree", "blue circle", "a flag with red and white", "a brown dog",

@@ -1,7 +1,4 @@
-"""Label term on against off on the coloured shapes: five paired seeds, equal branches, steps, initial weights and noise.
-
-Half of the preset's steps in both stages.
-"""
+"""Label term on against off on the coloured shapes: five paired seeds, equal branches, steps, initial weights and noise."""
 
 METRICS = (
     "generation/fid_shapes_classifier", "generation/kid_shapes_classifier", "generation/label_accuracy_shapes_classifier",
@@ -18,7 +15,6 @@ def get_study():
         "seeds": (0, 1, 2, 3, 4),
         "variants": {"scl": {}, "no_scl": {"scl": 0.0}},
         "pair": ("scl", "no_scl"),
-        "all": {"damsm.steps": 400, "attngan.steps": 800},
         "metrics": METRICS,
         "prompts": [
             "a small red circle at the top left", "a large blue square at the bottom right",
