@@ -64,9 +64,9 @@ def test_half_precision(world, one):
 def test_players_share_the_fakes(world):
     """Both players play the same fakes, and on one device the compiler makes them once.
 
-    Each player's loss holds the generator's forward pass (six convolutions here); the compiled step has six fewer than
-    was asked for. On several devices the partitioned program keeps both passes (70 of 70 on 8 simulated ones; the
-    all-reduces of BatchNorm probably keep them apart).
+    Each player's loss holds the generator's forward pass (twelve convolutions here); the compiled step has twelve fewer
+    than was asked for. On several devices the partitioned program keeps both passes (the all-reduces of BatchNorm
+    probably keep them apart).
     """
     nets, frozen, batch, task, state, step = world
     lowered = jax.jit(functools.partial(core.step, task)).lower(state, frozen, batch).as_text()
@@ -75,5 +75,5 @@ def test_players_share_the_fakes(world):
     variables = {"params": state.params["gen"], "batch_stats": state.stats["gen"]}
     forward = jax.jit(functools.partial(nets["gen"].apply, train=True, mutable=["batch_stats"]))
     one = forward.lower(variables, latent[0], sentence, words, valid, latent[1]).as_text().count("stablehlo.convolution")
-    assert one == 6
+    assert one == 12
     assert len(re.findall(r" convolution\(", step.as_text())) == lowered.count("stablehlo.convolution") - one
