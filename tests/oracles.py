@@ -129,6 +129,49 @@ def mulsupcon(q, k, yq, yk, scale, out, weighted):
     return sum(map(sum, per_anchor)) / sum(map(len, per_anchor))
 
 
+def denominators(q, k, w, scale, out):
+    """For each row: (logits of its positives, logits of all other keys)."""
+    for i in range(len(q)):
+        s = {j: scale * float(q[i] @ k[j]) for j in range(len(k)) if not out[i, j]}
+        yield [s[j] for j in s if w[i, j] > 0], [s[j] for j in s if w[i, j] == 0]
+
+
+def decoupled(q, k, w, scale, out, sigma=None):
+    """arXiv 2110.06848 eq. 6, and with sigma its weights 2 - exp(c_i / sigma) / mean_a exp(c_a / sigma)."""
+    split = [(near, far) for near, far in denominators(q, k, w, scale, out) if near and far]
+    own = [sum(near) / len(near) for near, _ in split]
+    share = [1.0] * len(own)
+    if sigma is not None:
+        e = [math.exp(s / scale / sigma) for s in own]
+        share = [2 - one / (sum(e) / len(e)) for one in e]
+    terms = [math.log(sum(math.exp(s) for s in far)) - v * s for (_, far), v, s in zip(split, share, own, strict=True)]
+    return sum(terms) / len(terms)
+
+
+def debiased(q, k, w, scale, out, prior, beta):
+    """arXiv 2007.00224 eq. 8; beta: sum of negatives reweighted by importance, arXiv 2010.04592 eqs. 5 and 6."""
+    terms = []
+    for near, far in denominators(q, k, w, scale, out):
+        if not near or not far:
+            continue
+        own = math.exp(sum(near) / len(near))
+        importance = [math.exp(beta * s) for s in far]
+        reweighted = sum(i * math.exp(s) for i, s in zip(importance, far, strict=True)) / (sum(importance) / len(far))
+        g = max((reweighted - prior * len(far) * own) / (1 - prior), len(far) * math.exp(-scale))
+        terms.append(-math.log(own / (own + g)))
+    return sum(terms) / len(terms)
+
+
+def supcon_in(q, k, w, scale, out):
+    """arXiv 2004.11362 eq. 3."""
+    terms = []
+    for near, far in denominators(q, k, w, scale, out):
+        if near:
+            inside = sum(math.exp(s) for s in near) / len(near)
+            terms.append(-math.log(inside / sum(math.exp(s) for s in near + far)))
+    return sum(terms) / len(terms)
+
+
 def info_nce(q, k, scale):
     """arXiv 1807.03748 eq. 4: mean over i of -log( e^{s_ii} / sum_j e^{s_ij} )."""
     total = 0.0

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from supcon_jax.ops.arrays import LOWEST, wide
+from supcon_jax.ops.rules import mutual, two_sided, ways
 
 
 @flax.struct.dataclass
@@ -131,32 +132,6 @@ def live_pairs(q, k, veto=None):
     if veto is not None:
         live &= ~veto(q, k)
     return live
-
-
-# ---- both views of a rule
-
-
-def ways(rule, q, k, back=None):
-    """A rule as the queries and as the keys see it, both [n, m]: (rule(q, k), back(k, q).T); back: `rule` if left out."""
-    if back in (None, rule) and hasattr(rule, "ways"):
-        return rule.ways(q, k)
-    return rule(q, k), (back or rule)(k, q).T
-
-
-def mutual(rule):
-    """Marks a rule that says the same from either side: doors that need both views evaluate it once."""
-    rule.ways = lambda q, k: (rule(q, k),) * 2
-    return rule
-
-
-def two_sided(views):
-    """The rule whose two views the function gives at once."""
-
-    def rule(q, k):
-        return views(q, k)[0]
-
-    rule.ways = views
-    return rule
 
 
 # ---- identity

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from supcon_jax.ops.arrays import LOWEST, wide
-from supcon_jax.ops.rows import Rows, Sums, live_pairs, ways
+from supcon_jax.ops.rows import Rows, Sums, live_pairs
+from supcon_jax.ops.rules import ways
 
 
 class Rules(NamedTuple):

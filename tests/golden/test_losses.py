@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from supcon_jax.losses import adversarial, contrast, match
+from supcon_jax.losses import adversarial, contrast, match, negatives
 from supcon_jax.ops import rows
 from supcon_jax.ops.arrays import unit
 from supcon_jax.ops.rows import Rows
@@ -325,3 +325,23 @@ def test_generator(case, dtype):
 def test_hinge(case, dtype):
     real = case.name.endswith("pos")
     judge(lambda logits: (adversarial.hinge(logits, real), {}), case.arrays(), ["logits"], dtype)
+
+
+@pytest.mark.golden("decoupled_debiased_hard")
+def test_losses_that_treat_negatives_otherwise(case, dtype):
+    """Rows are both views; dcl* come raw."""
+    c = case.arrays()
+    n, scale = len(c["out1"]), 1 / float(c["temperature"])
+    row = jnp.arange(2 * n)
+
+    def loss(out1, out2):
+        x = jnp.stack([out1, out2], axis=1).reshape(2 * n, -1)
+        if case.name.startswith("dcl"):
+            q = Rows(unit(x), row // 2, row)
+            return negatives.decoupled(q, scale=scale, sigma=float(c["sigma"]) if "sigma" in c else None), {}
+        q = Rows(x, row // 2, row)
+        if case.name.startswith("hcl_easy"):  # the code's word for neither prior nor importance
+            return negatives.debiased(q, scale=scale, prior=0.0), {}
+        return negatives.debiased(q, scale=scale, prior=float(c["tau_plus"]), beta=float(c.get("beta", 0))), {}
+
+    judge(loss, c, ["out1", "out2"], dtype)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from supcon_jax.ops import rows, tiles
+from supcon_jax.ops import rows, rules, tiles
 from supcon_jax.ops.rows import Rows
 from supcon_jax.ops.tiles import Pull, Rules, block_grads, block_stats, plus
 
@@ -40,19 +40,6 @@ def ahead(q, k):
     return k.index[None, :] >= q.index[:, None] - 3
 
 
-def defined(q, k, rules):
-    """The tiles' numbers from the definition: sums of both sides, and how lse and pos pull on z and on the keys."""
-    how = {"scale": 1.0, "veto": rules.veto}
-    back = rules.back or rules.weigh
-
-    def pulled(x, y, seed):
-        a, b = q.replace(x=x), k.replace(x=y)
-        found = rows.dense(a, b, weigh=rules.weigh, **how), rows.dense(b, a, weigh=back, **how)
-        return sum(jnp.sum(c * s.lse + d * s.pos) for (c, d), s in zip(seed, found, strict=True)), found
-
-    return pulled
-
-
 def seeds(sums, seed):
     rng = np.random.default_rng(seed)
     empty = np.asarray(sums.lse) == rows.LOWEST
@@ -62,7 +49,7 @@ def seeds(sums, seed):
 def close(got, want):
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         one, other = np.asarray(one), np.asarray(other)
-        assert np.isfinite(one).all()
+        assert np.isfinite(one).all() and one.dtype == other.dtype
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12 * np.abs(np.where(other > -1e29, other, 0)).max())
 
 
@@ -74,60 +61,66 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("tile", [(4, 6), (16, 8), (64, 64)])
-@pytest.mark.parametrize("name", RULES)
-def test_both_sides_in_one_sweep(name, tile):
+def defined(name, own):
+    """Rows, rules, and their numbers from the definition: sums of both sides, what pulls on them, gradients."""
     q, k, rules = draw(21), draw(33, 1), RULES[name]
     q, k = (r.replace(record=r.index // 2) for r in (q, k))
-    pulled = defined(q, k, rules)
-    _, want = pulled(q.x, k.x, [(0.0, 0.0)] * 2)
-    mine, theirs = jax.jit(lambda q, k: block_stats(q.x, q, k, rules, tile=tile, columns=True))(q, k)
-    close((mine.sums(), theirs.sums()), want)
-    assert block_stats(q.x, q, k, rules, tile=tile)[1] is None
+    if own:
+        k, rules = q, rules._replace(back=None)
 
+    def both(x, y):
+        a, b = q.replace(x=x), k.replace(x=y)
+        one = rows.dense(a, b, scale=1.0, weigh=rules.weigh, veto=rules.veto)
+        return one, one if own else rows.dense(b, a, scale=1.0, weigh=rules.back or rules.weigh, veto=rules.veto)
+
+    def pulled(x, y, seed):
+        return sum(jnp.sum(c * s.lse + d * s.pos) for (c, d), s in zip(seed, both(x, y), strict=True))
+
+    want = jax.jit(both)(q.x, k.x)
     seed = [seeds(s, i) for i, s in enumerate(want)]
-    grads = jax.grad(lambda x, y: pulled(x, y, seed)[0], (0, 1))(q.x, k.x)
-    pulls = [Pull(s.lse, *one) for s, one in zip(want, seed, strict=True)]
-    run = jax.jit(lambda q, k, pulls: block_grads(q.x, q, k, *pulls, rules, tile=tile))
-    close(run(q, k, pulls), grads)
+    return q, k, rules, want, seed, jax.jit(jax.grad(pulled, (0, 1)))(q.x, k.x, seed)
 
 
-@pytest.mark.parametrize("tile", [(4, 6), (64, 64)])
+both_sides = jax.jit(block_stats, static_argnames=("rules", "tile", "columns", "half"))
+gradients = jax.jit(block_grads, static_argnames=("rules", "tile", "half"))
+
+
 @pytest.mark.parametrize("name", RULES)
-def test_half_a_sweep_of_symmetric_logits(name, tile):
+def test_both_sides_in_one_sweep(name):
+    q, k, rules, want, seed, grads = defined(name, own=False)
+    pulls = [Pull(s.lse, *one) for s, one in zip(want, seed, strict=True)]
+    for tile in ((4, 6), (16, 8), (64, 64))[:: 1 if name == "leaning" else 2]:
+        mine, theirs = both_sides(q.x, q, k, rules, tile=tile, columns=True)
+        close((mine.sums(), theirs.sums()), want)
+        close(gradients(q.x, q, k, *pulls, rules, tile=tile), grads)
+    assert jax.eval_shape(functools.partial(block_stats, rules=rules, tile=tile), q.x, q, k)[1] is None
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_half_a_sweep_of_symmetric_logits(name):
     """One of the two sides of each pair is made; the sums of both add to the definition's, and so do the gradients."""
-    q, rules = draw(21), RULES[name]._replace(back=None)
-    q = q.replace(record=q.index // 2)
-
-    def one(x):
-        a = q.replace(x=x)
-        return rows.dense(a, a, scale=1.0, weigh=rules.weigh, veto=rules.veto)
-
-    want = one(q.x)
-    run = jax.jit(lambda q: block_stats(q.x, q, q, rules, tile=tile, half=True))
-    close(plus(*run(q)).sums(), want)
-    dlse, dpos = seeds(want, 0)
-    pull = Pull(want.lse, dlse, dpos)
-    back = jax.jit(lambda q, pull: block_grads(q.x, q, q, pull, pull, rules, tile=tile, half=True))
-    grad = jax.grad(lambda x: jnp.sum(dlse * one(x).lse + dpos * one(x).pos))(q.x)
-    close(sum(back(q, pull)), grad)
+    q, _, rules, (want, _), (one, other), grads = defined(name, own=True)
+    pull = Pull(want.lse, one[0] + other[0], one[1] + other[1])
+    for tile in ((4, 6), (64, 64)):
+        close(plus(*both_sides(q.x, q, q, rules, tile=tile, half=True)).sums(), want)
+        close(sum(gradients(q.x, q, q, pull, pull, rules, tile=tile, half=True)), sum(grads))
 
 
 def test_half_a_sweep_visits_half_the_tiles():
     seen = []
 
-    @rows.mutual
+    @rules.mutual
     def counted(q, k):
         jax.debug.callback(lambda: seen.append(1))
         return rows.same_label(q, k)
 
     q = draw(32)
-    for half, tiles_ in ((False, 16), (True, 10)):
+    for half, number in ((False, 16), (True, 10)):
         seen.clear()
         found = jax.jit(functools.partial(block_stats, rules=Rules(counted), tile=(8, 8), half=half))(q.x, q, q)
         jax.block_until_ready(found)
         jax.effects_barrier()
-        assert len(seen) == tiles_
+        assert len(seen) == number
 
 
 @pytest.mark.parametrize("moves", [(True, False), (False, True)])
