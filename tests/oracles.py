@@ -172,6 +172,24 @@ def supcon_in(q, k, w, scale, out):
     return sum(terms) / len(terms)
 
 
+def hierarchical(x, label, record, scale, kind):
+    """arXiv 2204.13207: SupCon over ever shorter prefixes of the labels, then one example of each prefix goes on."""
+    rows, total, worst = list(range(len(x))), 0.0, -math.inf
+    levels = len(label[0])
+    for level in range(1, levels):
+        prefix = [tuple(label[i][: levels - level]) for i in rows]
+        z = np.array([x[i] for i in rows])
+        w = np.array([[float(a == b) for b in prefix] for a in prefix])
+        loss = supcon(z, z, w, scale, np.eye(len(rows), dtype=bool), empty="zero")
+        worst = max(worst, loss)
+        total += (1 if kind == "hce" else 2 ** (1 / level)) * (loss if kind == "hmc" else worst)
+        leader = {}
+        for i, one in zip(rows, prefix, strict=True):
+            leader.setdefault(one, record[i])
+        rows = [i for i, one in zip(rows, prefix, strict=True) if leader[one] == record[i]]
+    return total / levels
+
+
 def info_nce(q, k, scale):
     """arXiv 1807.03748 eq. 4: mean over i of -log( e^{s_ii} / sum_j e^{s_ij} )."""
     total = 0.0

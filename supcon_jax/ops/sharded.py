@@ -264,6 +264,7 @@ def auto(mesh=None, axis="data", *, inner=None, memory=None, **options):
     nothing. options: tile, precision of Door. `auto(...).choose(n, m, d)` gives the door and the reason, in words.
     """
     if memory is None:
-        device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-        memory = (device.memory_stats() or {}).get("bytes_limit", 2**34)
+        local = jax.local_devices() if mesh is None else mesh.local_devices
+        said = (local[0].memory_stats() or {}) if local else {}
+        memory = said.get("bytes_limit", 2**34) // 2**30 * 2**30  # whole GiB: every host must come to the same choice
     return Auto(mesh, axis, inner, memory, tuple(sorted(options.items())))

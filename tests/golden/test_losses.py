@@ -5,12 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from supcon_jax.losses import adversarial, contrast, match, negatives
+from supcon_jax.losses import adversarial, contrast, hierarchy, match, negatives
 from supcon_jax.ops import rows
 from supcon_jax.ops.arrays import unit
 from supcon_jax.ops.rows import Rows
-
-LATER = ("hmlc_*",)  # hierarchical labels
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -154,8 +152,17 @@ def test_multilabel_queue(case, dtype):
 
 
 @pytest.mark.golden("multilabel_supcon", only="hmlc_*")
-def test_hierarchical_labels(case):
-    pytest.skip("hierarchical labels are not built yet")
+def test_hierarchical_labels(case, dtype):
+    c = case.arrays()
+    n, v = c["features"].shape[:2]
+    row = jnp.arange(n * v)
+
+    def loss(features):
+        q = Rows(features.reshape(n * v, -1), jnp.repeat(ids(c["labels"]), v, axis=0), row, record=row // v)
+        how = {"scale": 1 / float(c["temperature"]), "base": float(c["base_temperature"])}
+        return hierarchy.hierarchical(q, kind=case.name.split("_")[1], **how), {}
+
+    judge(loss, c, ["features"], dtype, value=1e-6, grads=1e-5)
 
 
 @pytest.mark.golden("ntxent", skip=("memory_bank*",))
