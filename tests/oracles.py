@@ -172,6 +172,17 @@ def supcon_in(q, k, w, scale, out):
     return sum(terms) / len(terms)
 
 
+def siglip(q, k, w, scale, bias, out):
+    """arXiv 2303.15343 eq. 2."""
+    total = 0.0
+    for i in range(len(q)):
+        for j in range(len(k)):
+            if not out[i, j]:
+                s = scale * float(q[i] @ k[j]) + bias
+                total += math.log(1 + math.exp(-s if w[i, j] else s))
+    return total / len(q)
+
+
 def hierarchical(x, label, record, scale, kind):
     """arXiv 2204.13207: SupCon over ever shorter prefixes of the labels, then one example of each prefix goes on."""
     rows, total, worst = list(range(len(x))), 0.0, -math.inf

@@ -15,8 +15,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from supcon_jax.ops.arrays import wide
 from supcon_jax.ops.meet import GRADIENTS, TALLIES, meet
+from supcon_jax.ops.pairs import pairs
 from supcon_jax.ops.rows import dense
-from supcon_jax.ops.tiles import Pull, Rules, block_grads, block_stats, pad, plus
+from supcon_jax.ops.tiles import Asked, Pull, Rules, block_grads, block_stats, pad, plus
 
 TILES = {"cpu": (512, 1024), "tpu": (1024, 1024)}  # rows and keys of a tile where none is asked for
 LARGE_TILE = (2048, 4096)
@@ -64,6 +65,11 @@ class Door:
             return self(q, k, scale=scale, weigh=weigh, veto=veto), self(k, q, scale=scale, weigh=back, veto=veto)
         return self._sums("both", q, k, scale, Rules(weigh, back, veto))
 
+    def pairs(self, q, k, *, scale, bias, weigh, veto=None):
+        """Sums pair by pair: arguments and value of pairs.pairs."""
+        kind = "half" if q is k and jnp.ndim(scale) == 0 else "rows"
+        return self._sums(kind, q, k, scale, Rules(weigh, None, veto, sigmoid=True), bias)[0]
+
     @property
     def parts(self):
         """Over how many devices the rows are split."""
@@ -74,12 +80,14 @@ class Door:
         names = (self.outer, self.inner)
         return sum(((one,) if isinstance(one, str) else one or () for one in names), ())
 
-    def _sums(self, kind, q, k, scale, rules):
+    def _sums(self, kind, q, k, scale, rules, bias=None):
         n, m = q.x.shape[0], k.x.shape[0]
         acc = wide(q.x, k.x)
         scale = jnp.asarray(scale, acc)
         # before any cast: d(scale) is exact, and products in bfloat16 round the scaled row once
-        z = q.x.astype(acc) * (scale[:, None] if scale.ndim else scale)
+        z = Asked(q.x.astype(acc) * (scale[:, None] if scale.ndim else scale))
+        if bias is not None:
+            z = z._replace(shift=jnp.broadcast_to(jnp.asarray(bias, acc), n))
         q, k, z = (pad(rows, -count % self.parts) for rows, count in ((q, n), (k, m), (z, n)))
         found, back = _sums(Plan(self, kind, rules), q, k, z)
         return jax.tree.map(lambda a: a[:n], found), jax.tree.map(lambda a: a[:m], back)
@@ -103,9 +111,10 @@ class Plan:
 
     def cast(self, q, k, z):
         """The rows as they are multiplied."""
-        narrow = q.x.dtype if q.x.dtype == k.x.dtype else z.dtype
-        dtype = {"bf16": jnp.bfloat16, "f32": z.dtype, None: narrow}[self.door.precision]
-        return k.replace(x=k.x.astype(dtype)), z.astype(dtype)
+        full = z.x.dtype
+        narrow = q.x.dtype if q.x.dtype == k.x.dtype else full
+        dtype = {"bf16": jnp.bfloat16, "f32": full, None: narrow}[self.door.precision]
+        return k.replace(x=k.x.astype(dtype)), z._replace(x=z.x.astype(dtype))
 
     def tile(self):
         mesh = self.door.mesh
@@ -134,6 +143,8 @@ def _forward(plan, q, k, z):
         rows, keys = plan.meet(visit, k, TALLIES)
         if plan.kind == "half":
             rows, keys = plus(rows, keys), None
+        if plan.rules.sigmoid:
+            return rows.pairs(), None
         return rows.sums(), None if keys is None else keys.sums()
 
     return plan.run(local, q, k, z)
@@ -155,10 +166,10 @@ def _backward(plan, moves, q, k, z, pulls):
 
 
 def _sums_fwd(plan, q, k, z):
-    moves = z.perturbed, k.x.perturbed
+    moves = any(a.perturbed for a in jax.tree.leaves(z)), k.x.perturbed
     q, k, z = jax.tree.map(lambda a: a.value, (q, k, z))
     found = _forward(plan, q, k, z)
-    lse = [None if sums is None else sums.lse for sums in found]
+    lse = [None if sums is None else sums[0] for sums in found]
     return found, (q, k, z, lse, tuple(() if moved else None for moved in moves))  # a flag may be no array: a shape it is
 
 
@@ -167,7 +178,7 @@ def _sums_bwd(plan, kept, given):
     moves = tuple(moved is not None for moved in moves)
     if not any(moves):
         return None, None, None
-    pulls = [None if a is None else Pull(a, _filled(g.lse, a), _filled(g.pos, a)) for a, g in zip(lse, given, strict=True)]
+    pulls = [None if a is None else Pull(a, _filled(g[0], a), _filled(g.pos, a)) for a, g in zip(lse, given, strict=True)]
     dz, dk = _backward(plan, moves, q, k, z, pulls)
     nothing = jax.tree.map(lambda a: None, k)
     return None, nothing if dk is None else nothing.replace(x=dk.astype(k.x.dtype)), dz
@@ -248,6 +259,9 @@ class Auto:
         if door is dense:
             return dense(q, k, weigh=weigh, **how), dense(k, q, weigh=back or weigh, **how)
         return door.both(q, k, weigh=weigh, back=back, **how)
+
+    def pairs(self, q, k, **how):
+        return pairs(self._pick(q, k), q, k, **how)
 
     def _pick(self, q, k):
         narrow = dict(self.options).get("precision") == "bf16"

@@ -18,20 +18,36 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from supcon_jax.ops.arrays import LOWEST, wide
+from supcon_jax.ops.pairs import Pairs
 from supcon_jax.ops.rows import Rows, Sums, live_pairs
 from supcon_jax.ops.rules import ways
 
 
 class Rules(NamedTuple):
-    """Who is whose positive for the queries (weigh) and for the keys (back), and who is left out."""
+    """Who is whose positive for the queries (weigh) and for the keys (back), and who is left out. sigmoid: each logit
+    is read alone, log(1 + exp s), in place of the logsumexp."""
 
     weigh: Callable
     back: Callable | None = None
     veto: Callable | None = None
+    sigmoid: bool = False
+
+
+class Asked(NamedTuple):
+    """Queries as they meet keys: x [n, d] times scale, as they are multiplied, and what is added to each row's logits,
+    [n] or None."""
+
+    x: Array
+    shift: Array | None = None
+
+    def logits(self, k):
+        s = product(self.x, k.x)
+        return s if self.shift is None else s + self.shift[:, None]
 
 
 class Tally(NamedTuple):
-    """Sums over some of a row's pairs in a form that adds: `total` is sum exp(s - top). Each [n]."""
+    """Sums over some of a row's pairs in a form that adds: `total` is sum exp(s - top), or with top = 0 the sum of
+    log(1 + exp s). Each [n]."""
 
     top: Array
     total: Array
@@ -44,9 +60,12 @@ class Tally(NamedTuple):
         lse = jnp.where(some, jnp.log(jnp.where(some, self.total, 1)) + self.top, LOWEST)
         return Sums(lse, self.pos, self.wgt, self.cnt, self.top)
 
+    def pairs(self):
+        return Pairs(self.total, self.pos, self.wgt, self.cnt)
+
 
 class Pull(NamedTuple):
-    """What the backward pass knows of each row: its logsumexp and the gradients of lse and pos. Each [n]."""
+    """What the backward pass knows of each row: its logsumexp and the gradients of it and of pos. Each [n]."""
 
     lse: Array
     dlse: Array
@@ -61,47 +80,53 @@ def plus(a, b):
 
 
 def block_stats(z, q, k, rules, *, tile, columns=False, half=False):
-    """Sums of s = z k.x^T for each query and, asked for, for each key.
+    """Sums of s = z.x k.x^T + z.shift for each query and, asked for, for each key.
 
-    z: [n, d] queries times scale, as they are multiplied. q, k: what the rules read of n queries and m keys; k.x [m, d]
-    is multiplied. tile: (rows, keys) of a tile. columns: sums for the keys too. half: z and k.x are the same rows up to
-    a scalar; tiles on and above the diagonal are made, and what the keys' side lacks is the queries' (their `plus` is
-    the whole).
+    z: Asked, n queries. q, k: what the rules read of n queries and m keys; k.x [m, d] is multiplied. tile: (rows, keys)
+    of a tile. columns: sums for the keys too. half: z.x and k.x are the same rows up to a scalar; tiles on and above the
+    diagonal are made, and what is found for a row as a query and as a key adds (`plus`) to its sums.
     Returns (Tally of the queries, Tally of the keys or None).
     """
     columns = columns or half
 
     def visit(alone, left, right):
         (z, q, mine), (k, theirs) = left, right
-        s = product(z, k.x)
+        s = z.logits(k)
         rows, keys = views(q, k, rules, s.dtype, alone, columns)
-        return plus(mine, tally(s, *rows, axis=1)), plus(theirs, tally(s, *keys, axis=0)) if columns else None
+        mine = plus(mine, tally(s, *rows, 1, rules.sigmoid))
+        return mine, plus(theirs, tally(s, *keys, 0, rules.sigmoid)) if columns else None
 
-    acc = wide(z, k.x)
+    acc = wide(z.x, k.x)
     theirs = empty_tally(k.x.shape[0], acc) if columns else None
-    return sweep(visit, (z, q), (k,), empty_tally(z.shape[0], acc), theirs, tile=tile, half=half)
+    return sweep(visit, (z, q), (k,), empty_tally(z.x.shape[0], acc), theirs, tile=tile, half=half)
 
 
 def block_grads(z, q, k, rows, keys, rules, *, tile, half=False, moves=(True, True)):
-    """Gradients with respect to z [n, d] and k.x [m, d], from the tiles made once more.
+    """Gradients with respect to z and k.x [m, d], from the tiles made once more.
 
     rows: Pull of the queries. keys: Pull of the keys, None where their sums were not read. moves: whether the queries
     and whether the keys want a gradient. The other arguments as for block_stats.
-    Returns (dz [n, d], dk [m, d]) in float32 or wider, None where not wanted.
+    Returns (dz as Asked, dk [m, d]) in float32 or wider, None where not wanted.
     """
 
     def visit(alone, left, right):
         (z, q, mine, dz), (k, theirs, dk) = left, right
-        s = product(z, k.x)
+        s = z.logits(k)
         by_row, by_key = views(q, k, rules, s.dtype, alone, theirs is not None)
-        g = pulled(s, *by_row, mine, axis=1)
+        g = pulled(s, *by_row, mine, 1, rules.sigmoid)
         if theirs is not None:
-            g = g + pulled(s, *by_key, theirs, axis=0)
-        g = g.astype(z.dtype)
-        return None if dz is None else dz + product(g, k.x.T), None if dk is None else dk + product(g.T, z.T)
+            g = g + pulled(s, *by_key, theirs, 0, rules.sigmoid)
+        low = g.astype(z.x.dtype)
+        if dz is not None:
+            shift = None if z.shift is None else dz.shift + jnp.sum(g, axis=1)
+            dz = Asked(dz.x + product(low, k.x.T), shift)
+        return dz, None if dk is None else dk + product(low.T, z.x.T)
 
-    acc = wide(z, k.x)
-    dz, dk = (jnp.zeros(x.shape, acc) if wanted else None for x, wanted in zip((z, k.x), moves, strict=True))
+    acc = wide(z.x, k.x)
+    dz, dk = (
+        jax.tree.map(lambda a: jnp.zeros(a.shape, acc), side) if wanted else None
+        for side, wanted in zip((z, k.x), moves, strict=True)
+    )
     return sweep(visit, (z, q, rows), (k, keys), dz, dk, tile=tile, half=half)
 
 
@@ -128,24 +153,30 @@ def views(q, k, rules, dtype, alone, columns):
     return side(weights[0], out[0], False), side(weights[1], out[1], alone)
 
 
-def tally(s, live, weight, axis):
+def tally(s, live, weight, axis, sigmoid=False):
     """Tally of a tile of logits over an axis. live: bool, weight: 0 where not live, both [n, m]."""
     s = jnp.where(live, s, LOWEST)
+    rest = jnp.sum(weight * s, axis=axis), jnp.sum(weight, axis=axis), jnp.sum(weight > 0, axis=axis).astype(s.dtype)
+    if sigmoid:
+        total = jnp.sum(jax.nn.softplus(s), axis=axis)
+        return Tally(jnp.zeros_like(total), total, *rest)
     top = jnp.max(s, axis=axis)
     shift = jnp.where(top > LOWEST, top, 0)  # LOWEST - LOWEST would make the exp of an empty row 1
-    total = jnp.sum(jnp.exp(s - jnp.expand_dims(shift, axis)), axis=axis)
-    number = jnp.sum(weight > 0, axis=axis).astype(s.dtype)
-    return Tally(top, total, jnp.sum(weight * s, axis=axis), jnp.sum(weight, axis=axis), number)
+    return Tally(top, jnp.sum(jnp.exp(s - jnp.expand_dims(shift, axis)), axis=axis), *rest)
 
 
 def empty_tally(n, dtype):
     return Tally(jnp.full(n, LOWEST, dtype), *(jnp.zeros(n, dtype) for _ in range(4)))
 
 
-def pulled(s, live, weight, pull, axis):
+def pulled(s, live, weight, pull, axis, sigmoid=False):
     """The gradient of a tile's logits from the sums over an axis."""
     lse, dlse, dpos = (jnp.expand_dims(one, axis) for one in pull)
-    return dlse * jnp.exp(jnp.where(live, s - lse, LOWEST)) + weight * dpos  # never the exp of a row without live pairs
+    if sigmoid:
+        share = jax.nn.sigmoid(jnp.where(live, s, LOWEST))
+    else:
+        share = jnp.exp(jnp.where(live, s - lse, LOWEST))  # never the exp of a row without live pairs
+    return dlse * share + weight * dpos
 
 
 def sweep(visit, left, right, left_state, right_state, *, tile, half=False):

@@ -9,7 +9,7 @@ import pytest
 
 from supcon_jax.ops import rows, rules, tiles
 from supcon_jax.ops.rows import Rows
-from supcon_jax.ops.tiles import Pull, Rules, block_grads, block_stats, plus
+from supcon_jax.ops.tiles import Asked, Pull, Rules, block_grads, block_stats, plus
 
 D = 5
 
@@ -90,10 +90,10 @@ def test_both_sides_in_one_sweep(name):
     q, k, rules, want, seed, grads = defined(name, own=False)
     pulls = [Pull(s.lse, *one) for s, one in zip(want, seed, strict=True)]
     for tile in ((4, 6), (16, 8), (64, 64))[:: 1 if name == "leaning" else 2]:
-        mine, theirs = both_sides(q.x, q, k, rules, tile=tile, columns=True)
+        mine, theirs = both_sides(Asked(q.x), q, k, rules, tile=tile, columns=True)
         close((mine.sums(), theirs.sums()), want)
-        close(gradients(q.x, q, k, *pulls, rules, tile=tile), grads)
-    assert jax.eval_shape(functools.partial(block_stats, rules=rules, tile=tile), q.x, q, k)[1] is None
+        close(gradients(Asked(q.x), q, k, *pulls, rules, tile=tile), (Asked(grads[0]), grads[1]))
+    assert jax.eval_shape(functools.partial(block_stats, rules=rules, tile=tile), Asked(q.x), q, k)[1] is None
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -102,8 +102,9 @@ def test_half_a_sweep_of_symmetric_logits(name):
     q, _, rules, (want, _), (one, other), grads = defined(name, own=True)
     pull = Pull(want.lse, one[0] + other[0], one[1] + other[1])
     for tile in ((4, 6), (64, 64)):
-        close(plus(*both_sides(q.x, q, q, rules, tile=tile, half=True)).sums(), want)
-        close(sum(gradients(q.x, q, q, pull, pull, rules, tile=tile, half=True)), sum(grads))
+        close(plus(*both_sides(Asked(q.x), q, q, rules, tile=tile, half=True)).sums(), want)
+        dz, dk = gradients(Asked(q.x), q, q, pull, pull, rules, tile=tile, half=True)
+        close(dz.x + dk, sum(grads))
 
 
 def test_half_a_sweep_visits_half_the_tiles():
@@ -117,7 +118,7 @@ def test_half_a_sweep_visits_half_the_tiles():
     q = draw(32)
     for half, number in ((False, 16), (True, 10)):
         seen.clear()
-        found = jax.jit(functools.partial(block_stats, rules=Rules(counted), tile=(8, 8), half=half))(q.x, q, q)
+        found = jax.jit(functools.partial(block_stats, rules=Rules(counted), tile=(8, 8), half=half))(Asked(q.x), q, q)
         jax.block_until_ready(found)
         jax.effects_barrier()
         assert len(seen) == number
@@ -129,7 +130,7 @@ def test_a_side_without_gradient_costs_no_product(moves):
     pull = Pull(*(jnp.ones(16) for _ in range(3)))
 
     def run(q, k, moves):
-        return block_grads(q.x, q, k, pull, None, Rules(rows.same_label), tile=(8, 8), moves=moves)
+        return block_grads(Asked(q.x), q, k, pull, None, Rules(rows.same_label), tile=(8, 8), moves=moves)
 
     whole, part = (str(jax.make_jaxpr(run, static_argnums=2)(q, k, m)).count("dot_general") for m in ((True, True), moves))
     assert (whole, part) == (3, 2)
@@ -161,7 +162,7 @@ def test_scale_100_in_float32():
     want = rows.dense(q64, k64, scale=100.0, weigh=rows.same_index)
     q, k = (r.replace(x=r.x.astype(jnp.float32)) for r in (q64, k64))
     rules = Rules(rows.same_index)
-    got = block_stats(q.x * jnp.float32(100), q, k, rules, tile=(16, 8))[0].sums()
+    got = block_stats(Asked(q.x * jnp.float32(100)), q, k, rules, tile=(16, 8))[0].sums()
     for one, other in zip(got, want, strict=True):
         assert one.dtype == jnp.float32
         np.testing.assert_allclose(one, other, rtol=2e-6, atol=2e-5)
