@@ -160,9 +160,8 @@ def tally(s, live, weight, axis, sigmoid=False):
     if sigmoid:
         total = jnp.sum(jax.nn.softplus(s), axis=axis)
         return Tally(jnp.zeros_like(total), total, *rest)
-    top = jnp.max(s, axis=axis)
-    shift = jnp.where(top > LOWEST, top, 0)  # LOWEST - LOWEST would make the exp of an empty row 1
-    return Tally(top, jnp.sum(jnp.exp(s - jnp.expand_dims(shift, axis)), axis=axis), *rest)
+    top = jnp.max(s, axis=axis)  # a row without live pairs counts exp(0) above LOWEST, which no number feels
+    return Tally(top, jnp.sum(jnp.exp(s - jnp.expand_dims(top, axis)), axis=axis), *rest)
 
 
 def empty_tally(n, dtype):

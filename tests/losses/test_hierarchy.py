@@ -31,7 +31,7 @@ def test_equals_the_loops(kind):
 def test_padding_rows_change_nothing():
     """Those that stand first, too: they lead no group."""
     more = np.concatenate([X[:4][::-1], X])
-    label, record = np.concatenate([LABEL[:4], LABEL]), np.concatenate([RECORD[:4], RECORD])
+    label, record = np.concatenate([LABEL[:4], LABEL]), np.concatenate([RECORD[:4] + 100, RECORD])
     q = Rows(jnp.asarray(more), jnp.asarray(label), valid=jnp.arange(N + 4) >= 4, record=jnp.asarray(record))
     got = hierarchy.hierarchical(q, scale=4.0)
     np.testing.assert_allclose(got, oracles.hierarchical(X, LABEL, RECORD, 4.0, "hmce"), rtol=1e-5)

@@ -77,11 +77,16 @@ def loss(sums, case, x, y, scale):
         k = q
     else:
         k = several(jax.lax.stop_gradient(y) if case["view"] == "fixed" else y, label[::-1])
-    if case["view"] == "both":
-        found = rows.both(sums, q, k, scale=scale, weigh=rule, veto=veto)
-    else:
+    def one_way(q, k):
         weigh, q, k = rows.ready(rule, q, k, veto)
-        found = (sums(q, k, scale=scale, weigh=weigh, veto=veto),)
+        return sums(q, k, scale=scale, weigh=weigh, veto=veto)
+
+    if case["view"] != "both":
+        found = (one_way(q, k),)
+    elif sums is rows.dense:
+        found = one_way(q, k), one_way(k, q)
+    else:
+        found = rows.both(sums, q, k, scale=scale, weigh=rule, veto=veto)
     total = 0.0
     for s in found:
         order = jnp.sin(jnp.arange(len(s.lse), dtype=s.lse.dtype))
