@@ -7,7 +7,7 @@ import pytest
 
 from dress import mesh
 from supcon_jax.losses import adversarial, contrast, hierarchy, match, negatives, pairwise
-from supcon_jax.ops import rows, sharded
+from supcon_jax.ops import rows, rules, sharded
 from supcon_jax.ops.arrays import unit
 from supcon_jax.ops.rows import Rows
 
@@ -394,3 +394,23 @@ def test_split_batches_are_the_whole_batch(case, dtype, name):
         return sum(contrast.info_nce_both(q, k, scale=scale, sums=used)) / 2, {}
 
     judge(loss, c, towers(c), dtype)
+
+
+@pytest.mark.golden("moco", skip=("step_*",))
+@pytest.mark.parametrize("name", ["dense", "tiled"])
+def test_queue_of_keys(case, dtype, name):
+    """Keys are the own one and the queue; those of the other rows of the batch are left out (v3: they are the keys)."""
+    c = case.arrays()
+    scale, used = 1 / float(c["temperature"]), {"dense": rows.dense, "tiled": sharded.tiled(tile=(4, 16))}[name]
+
+    def loss(q):
+        q, k = contrast.with_index(Rows(unit(q))), unit(jnp.asarray(c["k"], dtype))
+        if "queue" not in c:
+            return contrast.info_nce(q, Rows(k), scale=scale, sums=used) * 2 / scale, {}
+        queue = jnp.asarray(c["queue"].T, dtype)
+        index = jnp.concatenate([q.index, jnp.full(len(queue), -1, jnp.int32)])
+        k = Rows(jnp.concatenate([k, queue]), index=index)
+        others = rules.either(lambda q, k: ~rows.same_index(q, k) & (k.index >= 0)[None, :])
+        return contrast.info_nce(q, k, scale=scale, veto=others, sums=used), {}
+
+    judge(loss, c, ["q"], dtype)
