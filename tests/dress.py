@@ -17,6 +17,14 @@ def mesh(devices):
 
 
 @functools.cache
+def grid(devices):
+    """A mesh of two Auto axes, "host" around "chip"; two hosts where there is more than one device."""
+    hosts = min(2, devices)
+    shape = (hosts, devices // hosts)
+    return jax.make_mesh(shape, ("host", "chip"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:devices])
+
+
+@functools.cache
 def door(devices):
     """The door for so many devices: the definition for none, gather for one and more."""
     return sharded.gather(mesh(devices)) if devices else rows.dense

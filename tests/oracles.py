@@ -129,6 +129,78 @@ def mulsupcon(q, k, yq, yk, scale, out, weighted):
     return sum(map(sum, per_anchor)) / sum(map(len, per_anchor))
 
 
+def denominators(q, k, w, scale, out):
+    """For each row: (logits of its positives, logits of all other keys)."""
+    for i in range(len(q)):
+        s = {j: scale * float(q[i] @ k[j]) for j in range(len(k)) if not out[i, j]}
+        yield [s[j] for j in s if w[i, j] > 0], [s[j] for j in s if w[i, j] == 0]
+
+
+def decoupled(q, k, w, scale, out, sigma=None):
+    """arXiv 2110.06848 eq. 6, and with sigma its weights 2 - exp(c_i / sigma) / mean_a exp(c_a / sigma)."""
+    split = [(near, far) for near, far in denominators(q, k, w, scale, out) if near and far]
+    own = [sum(near) / len(near) for near, _ in split]
+    share = [1.0] * len(own)
+    if sigma is not None:
+        e = [math.exp(s / scale / sigma) for s in own]
+        share = [2 - one / (sum(e) / len(e)) for one in e]
+    terms = [math.log(sum(math.exp(s) for s in far)) - v * s for (_, far), v, s in zip(split, share, own, strict=True)]
+    return sum(terms) / len(terms)
+
+
+def debiased(q, k, w, scale, out, prior, beta):
+    """arXiv 2007.00224 eq. 8; beta: sum of negatives reweighted by importance, arXiv 2010.04592 eqs. 5 and 6."""
+    terms = []
+    for near, far in denominators(q, k, w, scale, out):
+        if not near or not far:
+            continue
+        own = math.exp(sum(near) / len(near))
+        importance = [math.exp(beta * s) for s in far]
+        reweighted = sum(i * math.exp(s) for i, s in zip(importance, far, strict=True)) / (sum(importance) / len(far))
+        g = max((reweighted - prior * len(far) * own) / (1 - prior), len(far) * math.exp(-scale))
+        terms.append(-math.log(own / (own + g)))
+    return sum(terms) / len(terms)
+
+
+def supcon_in(q, k, w, scale, out):
+    """arXiv 2004.11362 eq. 3."""
+    terms = []
+    for near, far in denominators(q, k, w, scale, out):
+        if near:
+            inside = sum(math.exp(s) for s in near) / len(near)
+            terms.append(-math.log(inside / sum(math.exp(s) for s in near + far)))
+    return sum(terms) / len(terms)
+
+
+def siglip(q, k, w, scale, bias, out):
+    """arXiv 2303.15343 eq. 2."""
+    total = 0.0
+    for i in range(len(q)):
+        for j in range(len(k)):
+            if not out[i, j]:
+                s = scale * float(q[i] @ k[j]) + bias
+                total += math.log(1 + math.exp(-s if w[i, j] else s))
+    return total / len(q)
+
+
+def hierarchical(x, label, record, scale, kind):
+    """arXiv 2204.13207: SupCon over ever shorter prefixes of the labels, then one example of each prefix goes on."""
+    rows, total, worst = list(range(len(x))), 0.0, -math.inf
+    levels = len(label[0])
+    for level in range(1, levels):
+        prefix = [tuple(label[i][: levels - level]) for i in rows]
+        z = np.array([x[i] for i in rows])
+        w = np.array([[float(a == b) for b in prefix] for a in prefix])
+        loss = supcon(z, z, w, scale, np.eye(len(rows), dtype=bool), empty="zero")
+        worst = max(worst, loss)
+        total += (1 if kind == "hce" else 2 ** (1 / level)) * (loss if kind == "hmc" else worst)
+        leader = {}
+        for i, one in zip(rows, prefix, strict=True):
+            leader.setdefault(one, record[i])
+        rows = [i for i, one in zip(rows, prefix, strict=True) if leader[one] == record[i]]
+    return total / levels
+
+
 def info_nce(q, k, scale):
     """arXiv 1807.03748 eq. 4: mean over i of -log( e^{s_ii} / sum_j e^{s_ij} )."""
     total = 0.0

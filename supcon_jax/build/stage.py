@@ -20,8 +20,7 @@ from supcon_jax.convert import inception, rename, tensors
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.gans import GANS
 from supcon_jax.methods import METHODS
-from supcon_jax.ops.rows import dense
-from supcon_jax.ops.sharded import gather
+from supcon_jax.ops.sharded import auto
 from supcon_jax.train import checkpoint, loop, optim
 
 INCEPTION_FILE = "torchvision's inception_v3_google weights (.pth or .safetensors)"
@@ -77,8 +76,7 @@ def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True)
     batch, steps = section["batch"], section["steps"]
     mesh = mesh_of(batch, config["mesh"]["data"])
     epoch = max(1, len(data.train) // batch)
-    door = gather(mesh) if mesh.size > 1 else dense
-    about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, door, mesh)
+    about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, auto(mesh), mesh)
     tx = {player: optim.optimiser(o, steps=steps, epoch=epoch) for player, o in section["optim"].items()}
     function = resolve({**METHODS, **GANS}, section["method"], f"config.{name}.method")
     args = {key: frozen(value) for key, value in section["args"].items()}

@@ -43,11 +43,39 @@ def supcon(
     Differs from: optax.losses.ntxent (other positives left out of the denominator).
     """
     values, has = supcon_rows(q, k, scale=scale, base=base, weights=weights, norm=norm, veto=veto, mean=mean, sums=sums)
+    return _mean(values, has, q, empty, mean)
+
+
+def supcon_both(
+    q, k, *, scale, empty="drop", base=None, weights=rule.same_label, norm="weight", veto=None, mean="anchors", sums=dense
+):
+    """supcon of the queries over the keys and of the keys over the queries, read from one visit of each pair.
+
+    Arguments as for supcon; scale: f32[], or [n] for n queries and n keys alike. norm: a word.
+    Returns (f32[], f32[]): supcon(q, k, ...) and supcon(k, q, ...).
+    """
+    _check_labels(q, weights)
+    found = rule.both(sums, q, k, scale=scale, weigh=weights, veto=veto)
+    read = [out_form(s, norm=norm, mean=mean, factor=_factor(scale, base)) for s in found]
+    return tuple(_mean(*one, anchors, empty, mean) for one, anchors in zip(read, (q, k), strict=True))
+
+
+def _mean(values, has, anchors, empty, mean):
     if empty not in ("drop", "zero"):
         raise ValueError(f'empty is {empty!r}: say "drop" or "zero"')
     if empty == "drop" or mean == "terms":
         return masked_mean(values, has)
-    return masked_mean(values, jnp.ones_like(has) if q.valid is None else q.valid.astype(bool))
+    return masked_mean(values, jnp.ones_like(has) if anchors.valid is None else anchors.valid.astype(bool))
+
+
+def _check_labels(q, weights):
+    if weights is rule.same_label and q.label is None:
+        raise ValueError("the rows carry no labels: give Rows(x, label=...) or another rule for the positives")
+
+
+def _factor(scale, base):
+    """T/T0, or None where the loss is not scaled."""
+    return None if base is None else 1 / (jnp.asarray(scale) * base)
 
 
 def supcon_rows(
@@ -57,14 +85,13 @@ def supcon_rows(
 
     The weight is 1 where the anchor has a positive ("anchors") or sum_j w_ij ("terms"); without a positive both are 0.
     """
-    if weights is rule.same_label and q.label is None:
-        raise ValueError("the rows carry no labels: give Rows(x, label=...) or another rule for the positives")
+    _check_labels(q, weights)
     if k is None:
         q = with_index(q)
         k, veto = q, veto or rule.same_index
     weigh, q, k = rule.ready(weights, q, k, veto)
     s = sums(q, k, scale=scale, weigh=weigh, veto=veto)
-    return out_form(s, norm=norm, mean=mean, factor=None if base is None else 1 / (jnp.asarray(scale) * base))
+    return out_form(s, norm=norm, mean=mean, factor=_factor(scale, base))
 
 
 def out_form(s, *, norm="weight", mean="anchors", factor=None):
@@ -88,12 +115,22 @@ def info_nce(q, k, *, scale, veto=None, sums=dense):
 
         L = mean_i  log sum_j exp(s_ij) - s_ii,   s_ij = scale <q_i, k_j>
 
-    van den Oord et al. 2018, arXiv 1807.03748, eq. 4. CLIP's loss is half of info_nce(a, b) and info_nce(b, a).
+    van den Oord et al. 2018, arXiv 1807.03748, eq. 4. CLIP's loss is the mean of the two of info_nce_both.
 
     q, k: rows [n, d] and [m, d]; own pairs have the same `index` (their position if left out). scale: f32[] or [n].
     veto: pairs left out of the denominator. sums: the door. Returns f32[]; queries without an own key drop out.
     """
     return supcon(with_index(q), with_index(k), scale=scale, weights=rule.same_index, veto=veto, sums=sums)
+
+
+def info_nce_both(q, k, *, scale, veto=None, sums=dense):
+    """InfoNCE of the queries among the keys and of the keys among the queries, read from one visit of each pair.
+
+        CLIP's loss = (L(Q->K) + L(K->Q)) / 2,   Radford et al. 2021, arXiv 2103.00020, figure 3
+
+    Arguments as for info_nce. Returns (f32[], f32[]).
+    """
+    return supcon_both(with_index(q), with_index(k), scale=scale, weights=rule.same_index, veto=veto, sums=sums)
 
 
 def ntxent(views, *, scale, valid=None, sums=dense):
@@ -173,19 +210,18 @@ def label_supcon(
     v = Rows(image, label, row, valid, row if index is None else index)
     t = v.replace(x=jax.lax.stop_gradient(text) if stop_text else text)
 
-    def block(a, c, veto=None):
-        return supcon(a, c, scale=scale, weights=rule.own_or(weights), veto=veto, mean=mean, sums=sums)
+    how = {"scale": scale, "weights": rule.own_or(weights), "mean": mean, "sums": sums}
 
     terms = {}
     total = jnp.zeros((), wide(image, text))
     if inter:
-        terms |= {"image_text": block(v, t), "text_image": block(t, v)}
+        terms["image_text"], terms["text_image"] = supcon_both(v, t, **how)
         terms["inter"] = (terms["image_text"] + terms["text_image"]) / 2
         total = total + inter * terms["inter"]
     if inner:
-        terms["image_image"] = block(v, v, rule.same_index)
+        terms["image_image"] = supcon(v, v, veto=rule.same_index, **how)
         if text_inner:
-            terms["text_text"] = block(t, t, rule.same_index)
+            terms["text_text"] = supcon(t, t, veto=rule.same_index, **how)
         terms["inner"] = (terms["image_image"] + terms.get("text_text", 0)) / 2
         total = total + inner * terms["inner"]
     return total, terms

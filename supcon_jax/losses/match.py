@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from supcon_jax.losses.contrast import info_nce, with_index
+from supcon_jax.losses.contrast import info_nce_both, with_index
 from supcon_jax.ops.arrays import LOWEST, cosine, unit, wide
 from supcon_jax.ops.rows import Rows, dense, same_label_other
 
@@ -93,5 +93,4 @@ def sentences(code, sentence, label=None, *, gamma=10.0, index=None, sums=dense)
     label = jnp.full(code.shape[0], -1, jnp.int32) if label is None else label
     q = with_index(Rows(unit(code, eps=1e-8), label, index))
     k = q.replace(x=unit(sentence, eps=1e-8))
-    loss0 = info_nce(q, k, scale=gamma, veto=same_label_other, sums=sums)
-    return loss0, info_nce(k, q, scale=gamma, veto=same_label_other, sums=sums)
+    return info_nce_both(q, k, scale=gamma, veto=same_label_other, sums=sums)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from supcon_jax.ops.arrays import LOWEST, wide
+from supcon_jax.ops.rules import mutual, two_sided, ways
 
 
 @flax.struct.dataclass
@@ -63,10 +64,17 @@ class Counted:
 
 
 def ready(rule, q, k, veto=None):
-    """The rule as a plain function of tiles, and the rows that it wants to see: (weigh, q, k)."""
-    if isinstance(rule, Counted):
-        return (rule.weigh, *rule.prepare(q, k, veto))
-    return rule, q, k
+    """The rule as a plain function of tiles, and the rows that it wants to see: (weigh, q, k).
+
+    Where k is q, the returned rows are one object again: doors know by that that the logits are symmetric.
+    """
+    if not isinstance(rule, Counted):
+        return rule, q, k
+    a, b = rule.prepare(q, k, veto)
+    if k is not q or a is b:
+        return rule.weigh, a, b
+    one = q.replace(label=(a.label, b.label))  # in both roles at once
+    return (lambda q, k: rule.weigh(q.replace(label=q.label[0]), k.replace(label=k.label[1]))), one, one
 
 
 def merge(a, b):
@@ -98,6 +106,22 @@ def dense(q, k, *, scale, weigh, veto=None):
     return Sums(lse, pos, jnp.sum(weight, axis=1), jnp.sum(chosen, axis=1).astype(acc), top)
 
 
+def both(sums, q, k, *, scale, weigh, veto=None):
+    """Sums of the queries over the keys and of the keys over the queries, in one visit where the door can.
+
+    sums: a door. weigh: a rule, also one that is Counted. scale: f32[], or [n] for n queries and n keys alike.
+    Returns (Sums [n], Sums [m]): what the door gives for (q, k) and for (k, q).
+    """
+    back = weigh
+    if isinstance(weigh, Counted):  # the rows carry what either direction reads
+        (a, b), (d, c), read = weigh.prepare(q, k, veto), weigh.prepare(k, q, veto), weigh.weigh
+        q, k = q.replace(label=(a.label, c.label)), k.replace(label=(b.label, d.label))
+        weigh, back = (lambda q, k, i=i: read(*(r.replace(label=r.label[i]) for r in (q, k))) for i in (0, 1))
+    if hasattr(sums, "both"):
+        return sums.both(q, k, scale=scale, weigh=weigh, back=back, veto=veto)
+    return sums(q, k, scale=scale, weigh=weigh, veto=veto), sums(k, q, scale=scale, weigh=back, veto=veto)
+
+
 def live_pairs(q, k, veto=None):
     """bool[n, m]: both rows valid and no veto."""
     live = jnp.ones((q.x.shape[0], k.x.shape[0]), bool)
@@ -113,11 +137,13 @@ def live_pairs(q, k, veto=None):
 # ---- identity
 
 
+@mutual
 def same_index(q, k):
     """The same row: own pairs as positives, or itself as a veto."""
     return q.index[:, None] == k.index[None, :]
 
 
+@mutual
 def same_record(q, k):
     """Views of the same example."""
     return q.record[:, None] == k.record[None, :]
@@ -125,7 +151,13 @@ def same_record(q, k):
 
 def other(rule):
     """Veto: pairs that `rule` joins although they are not the same row."""
-    return lambda q, k: rule(q, k).astype(bool) & ~same_index(q, k)
+
+    @two_sided
+    def veto(q, k):
+        apart = ~same_index(q, k)
+        return tuple(joined.astype(bool) & apart for joined in ways(rule, q, k))
+
+    return veto
 
 
 def own_or(rule):
@@ -133,9 +165,12 @@ def own_or(rule):
     if isinstance(rule, Counted):
         return Counted(rule.prepare, own_or(rule.weigh))
 
+    @two_sided
     def weigh(q, k):
-        acc = wide(q.x)
-        return jnp.where(labelled(q)[:, None], rule(q, k).astype(acc), same_record(q, k).astype(acc))
+        acc, same = wide(q.x), same_record(q, k)
+        mine, theirs = ways(rule, q, k)
+        by_row = jnp.where(labelled(q)[:, None], mine.astype(acc), same.astype(acc))
+        return by_row, jnp.where(labelled(k)[None, :], theirs.astype(acc), same.astype(acc))
 
     return weigh
 
@@ -148,6 +183,7 @@ def labelled(rows):
     return rows.label >= 0 if rows.label.ndim == 1 else jnp.any(rows.label.astype(bool), axis=1)
 
 
+@mutual
 def same_label(q, k):
     """w = 1[y_i = y_j] for class ids; unlabelled rows (negative) match nobody."""
     return (q.label[:, None] == k.label[None, :]) & (q.label >= 0)[:, None]
@@ -169,11 +205,13 @@ def size(rows):
     return jnp.sum(label * label, axis=1)
 
 
+@mutual
 def any_label(q, k):
     """w = 1[Y_i and Y_j share a label], multi-hot labels."""
     return shared(q, k) > 0
 
 
+@mutual
 def all_labels(q, k):
     """w = 1[Y_i = Y_j], multi-hot labels; rows without any label match nobody."""
     both = shared(q, k)
@@ -192,7 +230,7 @@ def jaccard(threshold=0.0):
         value = jnp.where(both > 0, both / jnp.where(union > 0, union, 1), 0)
         return jnp.where(value >= threshold, value, 0)
 
-    return weigh
+    return mutual(weigh)
 
 
 def idf(threshold=0.0):
@@ -207,7 +245,8 @@ def idf(threshold=0.0):
         number = jnp.sum(k.label.astype(acc) * valid[:, None], axis=0)
         some = number > 0
         root = jnp.sqrt(jnp.where(some, jnp.log(jnp.sum(valid) / jnp.where(some, number, 1)), 0))[None, :]
-        return q.replace(label=q.label.astype(acc) * root), k.replace(label=k.label.astype(acc) * root)
+        seen = k.replace(label=k.label.astype(acc) * root)
+        return seen if q is k else q.replace(label=q.label.astype(acc) * root), seen
 
     return Counted(prepare, jaccard(threshold))
 

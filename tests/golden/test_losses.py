@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from supcon_jax.losses import adversarial, contrast, match
-from supcon_jax.ops import rows
+from dress import mesh
+from supcon_jax.losses import adversarial, contrast, hierarchy, match, negatives, pairwise
+from supcon_jax.ops import rows, rules, sharded
 from supcon_jax.ops.arrays import unit
 from supcon_jax.ops.rows import Rows
-
-LATER = ("hmlc_*",)  # hierarchical labels
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -154,8 +153,17 @@ def test_multilabel_queue(case, dtype):
 
 
 @pytest.mark.golden("multilabel_supcon", only="hmlc_*")
-def test_hierarchical_labels(case):
-    pytest.skip("hierarchical labels are not built yet")
+def test_hierarchical_labels(case, dtype):
+    c = case.arrays()
+    n, v = c["features"].shape[:2]
+    row = jnp.arange(n * v)
+
+    def loss(features):
+        q = Rows(features.reshape(n * v, -1), jnp.repeat(ids(c["labels"]), v, axis=0), row, record=row // v)
+        how = {"scale": 1 / float(c["temperature"]), "base": float(c["base_temperature"])}
+        return hierarchy.hierarchical(q, kind=case.name.split("_")[1], **how), {}
+
+    judge(loss, c, ["features"], dtype, value=1e-6, grads=1e-5)
 
 
 @pytest.mark.golden("ntxent", skip=("memory_bank*",))
@@ -325,3 +333,84 @@ def test_generator(case, dtype):
 def test_hinge(case, dtype):
     real = case.name.endswith("pos")
     judge(lambda logits: (adversarial.hinge(logits, real), {}), case.arrays(), ["logits"], dtype)
+
+
+@pytest.mark.golden("decoupled_debiased_hard")
+def test_losses_that_treat_negatives_otherwise(case, dtype):
+    """Rows are both views; dcl* come raw."""
+    c = case.arrays()
+    n, scale = len(c["out1"]), 1 / float(c["temperature"])
+    row = jnp.arange(2 * n)
+
+    def loss(out1, out2):
+        x = jnp.stack([out1, out2], axis=1).reshape(2 * n, -1)
+        if case.name.startswith("dcl"):
+            q = Rows(unit(x), row // 2, row)
+            return negatives.decoupled(q, scale=scale, sigma=float(c["sigma"]) if "sigma" in c else None), {}
+        q = Rows(x, row // 2, row)
+        if case.name.startswith("hcl_easy"):  # the code's word for neither prior nor importance
+            return negatives.debiased(q, scale=scale, prior=0.0), {}
+        return negatives.debiased(q, scale=scale, prior=float(c["tau_plus"]), beta=float(c.get("beta", 0))), {}
+
+    judge(loss, c, ["out1", "out2"], dtype)
+
+
+def towers(c):
+    return [name for name in ("image", "text", "log_scale", "logit_bias") if name in c]
+
+
+@pytest.mark.golden("clip_infonce")
+def test_image_text_contrast(case, dtype):
+    c = case.arrays()
+
+    def loss(image, text, log_scale, logit_bias=0.0):
+        per_image, per_text = contrast.info_nce_both(Rows(image), Rows(text), scale=jnp.exp(log_scale))
+        return (per_image + per_text) / 2 + 0 * logit_bias, {}  # what is added to every logit drops out
+
+    judge(loss, c, towers(c), dtype)
+
+
+@pytest.mark.golden("siglip_sigmoid")
+def test_sigmoid_pairs(case, dtype):
+    c = case.arrays()
+
+    def loss(image, text, log_scale, logit_bias):
+        return pairwise.siglip(Rows(image), Rows(text), scale=jnp.exp(log_scale), bias=logit_bias), {}
+
+    judge(loss, c, towers(c), dtype)
+
+
+@pytest.mark.golden("clip_siglip_sharded")
+@pytest.mark.parametrize("name", ["gather", "ring"])
+def test_split_batches_are_the_whole_batch(case, dtype, name):
+    """The published codes' numbers on the whole batch, from rows that are split over as many devices as they had."""
+    c = case.arrays()
+    used = getattr(sharded, name)(mesh(int(c["ranks"])))
+
+    def loss(image, text, log_scale, logit_bias=None):
+        q, k, scale = Rows(image), Rows(text), jnp.exp(log_scale)
+        if case.name.startswith("siglip"):
+            return pairwise.siglip(q, k, scale=scale, bias=logit_bias, sums=used), {}
+        return sum(contrast.info_nce_both(q, k, scale=scale, sums=used)) / 2, {}
+
+    judge(loss, c, towers(c), dtype)
+
+
+@pytest.mark.golden("moco", skip=("step_*",))
+@pytest.mark.parametrize("name", ["dense", "tiled"])
+def test_queue_of_keys(case, dtype, name):
+    """Keys are the own one and the queue; those of the other rows of the batch are left out (v3: they are the keys)."""
+    c = case.arrays()
+    scale, used = 1 / float(c["temperature"]), {"dense": rows.dense, "tiled": sharded.tiled(tile=(4, 16))}[name]
+
+    def loss(q):
+        q, k = contrast.with_index(Rows(unit(q))), unit(jnp.asarray(c["k"], dtype))
+        if "queue" not in c:
+            return contrast.info_nce(q, Rows(k), scale=scale, sums=used) * 2 / scale, {}
+        queue = jnp.asarray(c["queue"].T, dtype)
+        index = jnp.concatenate([q.index, jnp.full(len(queue), -1, jnp.int32)])
+        k = Rows(jnp.concatenate([k, queue]), index=index)
+        others = rules.either(lambda q, k: ~rows.same_index(q, k) & (k.index >= 0)[None, :])
+        return contrast.info_nce(q, k, scale=scale, veto=others, sums=used), {}
+
+    judge(loss, c, ["q"], dtype)

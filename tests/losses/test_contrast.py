@@ -9,7 +9,7 @@ import pytest
 import oracles
 from dress import door, dress
 from supcon_jax.losses import contrast
-from supcon_jax.ops import rows
+from supcon_jax.ops import rows, sharded
 from supcon_jax.ops.rows import Rows
 
 N, D, C = 12, 5, 4
@@ -94,6 +94,18 @@ def test_info_nce():
 
     value, _ = dress(fn, [X, Y, np.float64(7.0)], full=True)
     np.testing.assert_allclose(value, oracles.info_nce(X, Y, 7.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("weights", [rows.same_label, rows.idf(), rows.mulsupcon], ids=["single", "idf", "mulsupcon"])
+def test_both_ways_are_two_losses(weights):
+    label = LABEL if weights is rows.same_label else HOT
+    valid = np.arange(N) != 3, np.arange(N) < 8
+    q, k = (Rows(jnp.asarray(x), jnp.asarray(label), valid=jnp.asarray(v)) for x, v in zip((X, Y), valid, strict=True))
+    how = {"scale": 7.0, "weights": weights, "empty": "zero", "base": 0.5, "norm": "count"}
+    want = [contrast.supcon(q, k, **how), contrast.supcon(k, q, **how)]
+    assert abs(want[0] - want[1]) > 1e-2
+    for sums in (rows.dense, sharded.tiled(tile=(4, 6)), door(8)):
+        np.testing.assert_allclose(contrast.supcon_both(q, k, sums=sums, **how), want, rtol=1e-5)
 
 
 def test_ntxent():

@@ -1,4 +1,4 @@
-"""gather is dense: the same sums and the same gradients on any number of devices, for any number of rows."""
+"""Every door is dense: the same sums and the same gradients on any number of devices, for any rows, rules and tiles."""
 
 import functools
 
@@ -6,12 +6,134 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
-from dress import door, mesh, split
-from supcon_jax.ops import rows
+import covering
+from dress import door, grid, mesh, split
+from supcon_jax.ops import rows, sharded
 from supcon_jax.ops.rows import Rows
 
 D = 4
+
+
+# ---- every door, kind, view, shape and scale against the definition in float64
+
+
+DOORS = {
+    "tiled": lambda devices, **how: sharded.tiled(**how),
+    "gather": lambda devices, **how: sharded.gather(mesh(devices), **how),
+    "ring": lambda devices, **how: sharded.ring(mesh(devices), **how),
+    "hybrid": lambda devices, **how: sharded.hybrid(grid(devices), "chip", "host", **how),
+}
+
+
+def hot(label):
+    """Multi-hot labels from class ids: none for -1, two for the others."""
+    return jax.nn.one_hot(label, 5) + jax.nn.one_hot(jnp.where(label < 0, -1, label // 2 + 3), 5)
+
+
+def alike(q, k):
+    """A veto that reads the embeddings."""
+    return q.x @ k.x.T > 2
+
+
+KINDS = {  # the rule, what it reads, the veto
+    "pair": (rows.same_index, lambda label: label, None),
+    "label": (rows.same_label, lambda label: label, rows.same_index),
+    "own": (rows.own_or(rows.same_label), lambda label: label, rows.same_label_other),
+    "jaccard": (rows.jaccard(0.3), hot, rows.same_index),
+    "idf": (rows.idf(), hot, None),
+    "mulsupcon": (rows.mulsupcon, hot, rows.same_index),
+    "soft": (rows.shared, lambda label: jax.nn.softmax(hot(label) * 2, axis=1), alike),
+}
+SETTINGS = {
+    "kind": list(KINDS),
+    "door": list(DOORS),
+    "devices": [1, 2, 4, 8],
+    "view": ["rows", "both", "own", "fixed"],
+    "shape": ["even", "ragged", "padded"],
+    "scale": ["one", "by_row"],
+    "tile": ["small", "whole"],
+}
+
+
+def sensible(case):
+    return (case["door"] == "tiled") <= (case["devices"] == 1)
+
+
+def loss(sums, case, x, y, scale):
+    """A scalar that every sum reaches, with a weight of its own for each row."""
+    rule, reads, veto = KINDS[case["kind"]]
+    label = jnp.asarray(np.random.default_rng(3).integers(-1, 4, 40), jnp.int32)
+
+    def several(x, label):
+        n = len(x)
+        index = jnp.arange(n, dtype=jnp.int32)
+        valid = index % 5 != 1 if case["shape"] == "padded" else None
+        return Rows(x, reads(label[:n]), index, valid, index // 2)
+
+    q = several(x, label)
+    if case["view"] == "own":
+        k = q
+    else:
+        k = several(jax.lax.stop_gradient(y) if case["view"] == "fixed" else y, label[::-1])
+    def one_way(q, k):
+        weigh, q, k = rows.ready(rule, q, k, veto)
+        return sums(q, k, scale=scale, weigh=weigh, veto=veto)
+
+    if case["view"] != "both":
+        found = (one_way(q, k),)
+    elif sums is rows.dense:
+        found = one_way(q, k), one_way(k, q)
+    else:
+        found = rows.both(sums, q, k, scale=scale, weigh=rule, veto=veto)
+    total = 0.0
+    for s in found:
+        order = jnp.sin(jnp.arange(len(s.lse), dtype=s.lse.dtype))
+        total += jnp.sum(order * jnp.where(s.lse > rows.LOWEST, s.lse, 0) + jnp.cos(order) * s.pos * s.wgt)
+    return total, found
+
+
+def judge(case):
+    n, m = {"even": (32, 32), "ragged": (27, 38), "padded": (24, 21)}[case["shape"]]
+    if case["view"] == "both" and case["scale"] == "by_row":
+        m = n  # the same scale serves either side
+    rng = np.random.default_rng(1)
+    tile = {"small": (4, 6), "whole": (64, 64)}[case["tile"]]
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        x, y = jnp.asarray(rng.normal(size=(n, D))), jnp.asarray(rng.normal(size=(m, D)))
+        scale = jnp.asarray(3.0 if case["scale"] == "one" else 1 + 4 * rng.random(n))
+        used = DOORS[case["door"]](case["devices"], tile=tile)
+        both = [jax.value_and_grad(functools.partial(loss, d, case), (0, 1, 2), has_aux=True) for d in (used, rows.dense)]
+        (got, sums), grads = jax.jit(both[0])(x, y, scale)
+        (want, defined), given = jax.jit(both[1])(x, y, scale)
+        assert (np.abs(given[1]).max() > 0) == (case["view"] in ("rows", "both"))
+        close((got, sums, grads), (want, defined, given), 1e-12)
+
+
+def close(got, want, share):
+    """Equal to a share of each array's largest entry, and finite."""
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        one, other = np.asarray(one), np.asarray(other)
+        assert np.isfinite(one).all() and one.dtype == other.dtype
+        largest = np.abs(np.where(other > rows.LOWEST, other, 0)).max()
+        np.testing.assert_allclose(np.maximum(one, -1e29), np.maximum(other, -1e29), rtol=0, atol=share * max(largest, 1))
+
+
+@pytest.mark.parametrize("case", covering.pairs(SETTINGS, sensible), ids=covering.name)
+def test_every_two_settings_meet(case):
+    judge(case)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_settings(kind, name):
+    for case in covering.product({**SETTINGS, "kind": [kind], "door": [name]}, sensible):
+        judge(case)
+
+
+# ---- in float32, as training runs
 
 
 def draw(n, m=None):
@@ -93,3 +215,112 @@ def test_sums_stay_split_and_only_rows_are_gathered():
     text = compiled.as_text()
     assert "all-gather" in text and "f32[64,64]" not in text  # the whole matrix is on no device
     assert compiled(x, y, a, b, scale).sharding.is_equivalent_to(jax.NamedSharding(mesh(8), jax.P("data")), 1)
+
+
+# ---- what the choice of a door rests on
+
+
+def compiled(sums, n, d=16):
+    """Value and gradient of InfoNCE, compiled for n rows."""
+
+    def loss(x, y):
+        q = Rows(x, index=jnp.arange(n))
+        s = sums(q, q.replace(x=y), scale=5.0, weigh=rows.same_index)
+        return jnp.mean(s.lse - s.pos)
+
+    row = jax.ShapeDtypeStruct((n, d), jnp.float32)
+    return jax.jit(jax.value_and_grad(loss, (0, 1))).lower(row, row).compile()
+
+
+@pytest.mark.parametrize("name", ["tiled", "gather", "ring"])
+def test_memory_grows_with_the_rows_not_with_their_square(name):
+    used = DOORS[name](4, tile=(64, 64))
+    small, large = (compiled(used, n).memory_analysis().temp_size_in_bytes for n in (1024, 4096))
+    assert large < 5 * small and large < 4096**2  # the matrix alone takes 4 * 4096**2
+    if name == "tiled":
+        assert compiled(rows.dense, 4096).memory_analysis().temp_size_in_bytes > 4 * 4096**2
+
+
+def test_keys_without_gradient_cost_no_product():
+    def products(moves):
+        def loss(x, y):
+            q = Rows(x, index=jnp.arange(8))
+            s = sharded.tiled()(q, q.replace(x=y), scale=5.0, weigh=rows.same_index)
+            return jnp.mean(s.lse - s.pos)
+
+        return str(jax.make_jaxpr(jax.grad(loss, moves))(jnp.ones((8, D)), jnp.ones((8, D)))).count("dot_general")
+
+    assert [products(moves) for moves in (0, 1, (0, 1))] == [3, 3, 4]
+
+
+def test_rows_split_over_all_axes_of_a_mesh():
+    x, y, a, b, scale = draw(13, 18)
+    want = numbers(rows.dense, x, y, a, b, scale)
+    for used in (sharded.ring(grid(4), ("host", "chip"), tile=(2, 2)), sharded.gather(grid(4), ("host", "chip"))):
+        compare(jax.jit(functools.partial(numbers, used))(x, y, a, b, scale), want)
+
+
+@pytest.mark.parametrize("make", [sharded.gather, sharded.ring])
+def test_a_second_axis_splits_the_parameters(make):
+    """Manual over "data" only: embeddings from a weight that is split over "model"."""
+    both = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    x, _, a, _, _ = draw(24)
+    weight = jnp.asarray(np.random.default_rng(2).normal(size=(D, 6)), jnp.float32)
+
+    def loss(sums, weight, x):
+        q = Rows(x @ weight, a, jnp.arange(24))
+        s = sums(q, q.replace(x=q.x + 1), scale=2.0, weigh=rows.same_label, veto=rows.same_index)
+        return jnp.sum(jnp.sin(s.lse) + s.pos * s.wgt)
+
+    put = jax.NamedSharding(both, PartitionSpec(None, "model"))
+    args = jax.device_put(weight, put), jax.device_put(x, jax.NamedSharding(both, PartitionSpec("data")))
+    value, grad = jax.jit(jax.value_and_grad(functools.partial(loss, make(both))))(*args)
+    compare((value, grad), jax.value_and_grad(functools.partial(loss, rows.dense))(weight, x))
+    assert grad.sharding.is_equivalent_to(put, 2)
+
+
+def test_bfloat16_products_are_near_float64():
+    """What is left is the rounding of the inputs, which for unrelated rows averages out of the loss."""
+    n, d, scale = 512, 256, 14.3
+    rng = np.random.default_rng(0)
+    x, y = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in rng.normal(size=(2, n, d)))
+
+    def loss(sums, x, y, scale):
+        q, k = Rows(x, index=jnp.arange(n)), Rows(y, index=jnp.arange(n))
+        one, other = rows.both(sums, q, k, scale=scale, weigh=rows.same_index)
+        return jnp.mean(one.lse - one.pos + other.lse - other.pos) / 2
+
+    with jax.enable_x64(True):
+        want = jax.jit(jax.value_and_grad(functools.partial(loss, rows.dense), (0, 1, 2)))(x, y, scale)
+        want = jax.tree.map(np.asarray, want)
+    used = sharded.gather(mesh(2), precision="bf16", tile=(256, 256))
+    args = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), jnp.float32(scale)
+    got = jax.jit(jax.value_and_grad(functools.partial(loss, used), (0, 1, 2)))(*args)
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
+    for one, other in zip(got[1], want[1], strict=True):
+        assert np.linalg.norm(one - other) <= 4e-3 * np.linalg.norm(other)
+    with pytest.raises(ValueError, match="precision"):
+        sharded.tiled(precision="f16")
+
+
+def test_auto_chooses_by_memory_and_says_why():
+    one, several, hosts = sharded.auto(), sharded.auto(mesh(8), memory=10**9), None
+    hosts = sharded.auto(grid(8), "host", inner="chip", memory=10**9, tile=(8, 8))
+    asked = [
+        (one, 1000, "dense"),
+        (one, 10000, "tiled"),
+        (several, 10**4, "gather over 8"),
+        (several, 10**6, "ring of 8"),
+        (hosts, 10**4, "gather over 8"),
+        (hosts, 2 * 10**5, "hybrid, 4 devices gather and 2 pass on"),
+        (hosts, 10**6, "ring of 8"),
+    ]
+    for used, n, says in asked:
+        assert used.choose(n, n, 64)[1].startswith(says)
+    assert several.choose(10**6, 10**6, 64)[0] == sharded.ring(mesh(8))
+    assert hosts.choose(2 * 10**5, 2 * 10**5, 64)[0] == sharded.hybrid(grid(8), "chip", "host", tile=(8, 8))
+    x, y, a, b, scale = draw(12)
+    compare(numbers(sharded.auto(mesh(8), memory=1000), x, y, a, b, scale), numbers(rows.dense, x, y, a, b, scale))
+    q, k = Rows(x, a), Rows(y, b)
+    got, want = (rows.both(sums, q, k, scale=2.0, weigh=rows.same_label) for sums in (one, rows.dense))
+    compare(got, want)

@@ -1,0 +1,108 @@
+"""Contrastive losses that treat the negatives otherwise: left alone in the denominator, debiased, hard ones first.
+
+All read the same row sums as losses.contrast, some from two visits: one over all pairs, one over the negatives alone.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.losses.contrast import with_index
+from supcon_jax.ops import rows as rule
+from supcon_jax.ops import rules
+from supcon_jax.ops.arrays import masked_mean
+from supcon_jax.ops.rows import dense
+
+
+def decoupled(q, k=None, *, scale, sigma=None, weights=rule.same_label, veto=None, sums=dense):
+    """Decoupled contrastive loss (DCL): the denominator holds the negatives alone.
+
+        L = mean_i  -v_i sum_p w_ip s_ip / sum_p w_ip + log sum_{n in Neg(i)} exp s_in
+
+    Yeh et al. 2022, arXiv 2110.06848, eq. 6; with sigma its weighted form (DCLW), section 3.2:
+    v_i = 2 - exp(c_i / sigma) / mean_a exp(c_a / sigma), c_i the mean cosine of i's positives, without a gradient.
+
+    q, k, scale, weights, veto, sums: as for contrast.supcon; w_ij > 0 are the positives, all others the negatives.
+    Returns f32[]; rows without a positive or without a negative drop out.
+    Differs from: the authors' code, which takes one view's rows alone and lets a gradient into v_i.
+    """
+    weigh, q, k, veto = _prepared(q, k, weights, veto)
+    near = sums(q, k, scale=scale, weigh=weigh, veto=veto)
+    far = sums(q, k, scale=scale, weigh=rules.everyone, veto=rules.either(veto, weigh))
+    has = (near.wgt > 0) & (far.cnt > 0)
+    attract = _own(near)
+    if sigma is not None:
+        cosine = jax.lax.stop_gradient(attract / jnp.asarray(scale, attract.dtype))
+        share = jnp.where(has, jnp.exp((cosine - 1) / sigma), 0)
+        attract = attract * (2 - share / jnp.where(jnp.any(has), masked_mean(share, has), 1))
+    return masked_mean(jnp.where(has, far.lse, 0) - attract, has)
+
+
+def debiased(q, k=None, *, scale, prior=0.1, beta=0.0, weights=rule.same_label, veto=None, sums=dense):
+    """Debiased contrastive loss, and with beta its hard-negative form: negatives that may be positives are discounted.
+
+        L = mean_i  -log( e_i / (e_i + G_i) ),   e_i = exp s_ip,
+        G_i = max( (R_i - prior N_i e_i) / (1 - prior),  N_i exp(-scale) )
+        R_i = sum_n exp s_in                                             (beta = 0)
+        R_i = sum_n exp((1 + beta) s_in) / mean_n exp(beta s_in)         (beta > 0)
+
+    Chuang et al. 2020, arXiv 2007.00224, eq. 8; Robinson et al. 2021, arXiv 2010.04592, eqs. 5 and 6. N_i negatives.
+
+    q, k, scale, weights, veto, sums: as for contrast.supcon; w_ij > 0 are the positives, all others the negatives. s_ip
+    is the mean over the positives where there are several. prior: the papers' tau+, the share of false negatives, in
+    [0, 1). beta: concentration on hard negatives; the importance weights carry a gradient, as in the authors' code.
+    Returns f32[]; rows without a positive or without a negative drop out.
+    Raises ValueError: prior outside [0, 1), beta < 0.
+    """
+    if not 0 <= prior < 1 or beta < 0:
+        raise ValueError(f"prior is {prior}, beta is {beta}: the prior lies in [0, 1), beta is not negative")
+    weigh, q, k, veto = _prepared(q, k, weights, veto)
+    near = sums(q, k, scale=scale, weigh=weigh, veto=veto)
+    scale = jnp.asarray(scale, near.lse.dtype)
+    only = {"weigh": rules.everyone, "veto": rules.either(veto, weigh)}
+    far = sums(q, k, scale=(1 + beta) * scale, **only)
+    has = (near.wgt > 0) & (far.cnt > 0)
+    number = jnp.where(has, far.cnt, 1)
+    own, log_r = _own(near), jnp.where(has, far.lse, 0)
+    if beta:
+        tilt = sums(q, k, scale=beta * scale, **only)
+        log_r = log_r - jnp.where(has, tilt.lse, 0) + jnp.log(number)
+    # everything relative to e_i and in logarithms: at scale 100 the sums themselves leave float32
+    log_r = log_r - own
+    left = -jnp.expm1(jnp.minimum(jnp.log(prior * number) - log_r, 0)) if prior else jnp.ones_like(own)
+    log_g = log_r + jnp.log(jnp.where(left > 0, left, 1)) - jnp.log1p(-prior)
+    least = jnp.log(number) - scale - own
+    log_g = jnp.where((left > 0) & (log_g > least), log_g, least)
+    return masked_mean(jax.nn.softplus(log_g), has)
+
+
+def supcon_in(q, k=None, *, scale, weights=rule.same_label, veto=None, sums=dense):
+    """Supervised contrastive loss, mean over positives inside the log (L_in).
+
+        L = mean_i  -log( 1/|P(i)| sum_{p in P(i)} exp(s_ip) / sum_{a != i} exp(s_ia) )
+
+    Khosla et al. 2020, arXiv 2004.11362, eq. 3, which finds it worse than L_out (contrast.supcon) and is there for
+    comparison. Never larger than L_out.
+
+    Arguments as for contrast.supcon; w_ij > 0 are the positives. Returns f32[]; rows without a positive drop out.
+    """
+    weigh, q, k, veto = _prepared(q, k, weights, veto)
+    whole = sums(q, k, scale=scale, weigh=weigh, veto=veto)
+    near = sums(q, k, scale=scale, weigh=weigh, veto=rules.either(veto, rules.no(weigh)))
+    has = whole.cnt > 0
+    inside = jnp.where(has, near.lse, 0) - jnp.log(jnp.where(has, whole.cnt, 1))
+    return masked_mean(jnp.where(has, whole.lse, 0) - inside, has)
+
+
+def _prepared(q, k, weights, veto):
+    """(rule, q, k, veto) with supcon's defaults: without keys the queries are the keys, each without itself."""
+    if weights is rule.same_label and q.label is None:
+        raise ValueError("the rows carry no labels: give Rows(x, label=...) or another rule for the positives")
+    if k is None:
+        q = with_index(q)
+        k, veto = q, veto or rule.same_index
+    return (*rule.ready(weights, q, k, veto), veto)
+
+
+def _own(near):
+    """The mean logit of each row's positives, 0 where there are none."""
+    return near.pos / jnp.where(near.wgt > 0, near.wgt, 1)

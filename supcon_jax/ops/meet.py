@@ -1,0 +1,126 @@
+"""How queries that stay on their device meet keys that lie on all of them. Runs inside shard_map, on each device.
+
+A visit brings the device's queries together with a block of keys and gives what it adds for the queries and for the
+keys. Keys are gathered over the inner axis and travel around the outer one; what is found for a key travels with it and
+is home at the end. Both passes of the engine, and every driver, are this one walk.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from supcon_jax.ops.tiles import at, empty_tally, plus, put, vary
+
+
+class Shares(NamedTuple):
+    """The arithmetic of what visits give: how two add, what nothing is, and the sum over an axis, split over it."""
+
+    add: Callable
+    empty: Callable
+    scatter: Callable
+
+
+def _scatter(share, axis):
+    return jax.tree.map(lambda a: lax.psum_scatter(a, axis, tiled=True), share)
+
+
+def _scatter_tally(share, axis):
+    top = lax.pmax(share.top, axis)
+    *rest, mine = _scatter((share.total * jnp.exp(share.top - top), *share[2:], _first(top, axis)), axis)
+    return type(share)(mine, *rest)
+
+
+def _first(a, axis):
+    """The array on the axis' first device and zeros on the others, so that a sum over the axis is the array."""
+    return jnp.where(lax.axis_index(axis) == 0, a, 0)
+
+
+TALLIES = Shares(plus, lambda share: empty_tally(share.top.shape[0], share.top.dtype), _scatter_tally)
+GRADIENTS = Shares(lambda a, b: jax.tree.map(jnp.add, a, b), lambda share: jax.tree.map(jnp.zeros_like, share), _scatter)
+
+
+def meet(visit, keys, kind, shares, *, inner=None, outer=None):
+    """Brings this device's queries together with all keys.
+
+    visit: (keys, kind) -> (share of the queries, share of these keys or None). keys: the own block, a tree of arrays
+    [m, ...]. kind: "rows" (sums for the queries), "both" (and for the keys), or "half": the keys are the queries, each
+    pair is visited once, by one of its two devices. shares: TALLIES or GRADIENTS.
+    inner, outer: mesh axes, or tuples of them; keys are gathered over the first and travel around the second.
+    Returns (share of the queries, share of the own keys or None).
+    """
+    if inner:
+        visit = _gathered(visit, shares, inner)
+    rows, back = visit(keys, kind)
+    return _ring(visit, keys, kind, shares, outer, rows, back) if outer else (rows, back)
+
+
+def _ring(visit, keys, kind, shares, axis, rows, back):
+    """The rest of the walk after the visit at home: keys move on by one device a step, and so do their shares.
+
+    The next keys and the shares so far are sent before a block is visited: nothing waits for them meanwhile.
+    """
+    parts = lax.axis_size(axis)
+    steps = (parts - 1) // 2 if kind == "half" else parts - 1
+
+    def move(tree, by=1):
+        return jax.tree.map(lambda a: lax.ppermute(a, axis, [(i, (i + by) % parts) for i in range(parts)]), tree)
+
+    def further(rows, keys, back, kind):
+        coming = move(back)
+        more, new = visit(keys, kind)
+        return shares.add(rows, more), coming if new is None else shares.add(coming, new)
+
+    def step(carry, _):
+        rows, keys, back = carry
+        following = move(keys)
+        rows, back = further(rows, keys, back, "both" if kind == "half" else kind)
+        return (rows, following, back), None
+
+    keys = move(keys)
+    if steps:
+        (rows, keys, back), _ = lax.scan(step, (rows, keys, back), length=steps)
+    if kind == "half" and parts % 2 == 0:  # half-way round, both devices hold the pair: each takes its own rows' side
+        rows, back = further(rows, keys, back, "rows")
+        steps += 1
+    return rows, move(back, -steps)
+
+
+def _gathered(visit, shares, axis):
+    """The visit to the keys of all devices of an axis."""
+    parts = lax.axis_size(axis)
+
+    def whole(keys, kind):
+        everyone = jax.tree.map(lambda a: lax.all_gather(a, axis, tiled=True), keys)
+        if kind == "half":
+            rows, back = _circle(visit, keys, everyone, shares, axis, parts)
+        else:
+            rows, back = visit(everyone, kind)
+        return rows, None if back is None else shares.scatter(back, axis)
+
+    return whole
+
+
+def _circle(visit, own, everyone, shares, axis, parts):
+    """Each pair of blocks once: this device takes its own block and those of the next half of the circle."""
+    here = lax.axis_index(axis)
+    blocks = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), everyone)
+    rows, back = visit(own, "half")
+    nothing = jax.tree.map(lambda a: jnp.broadcast_to(a[None], (parts, *a.shape)), shares.empty(back))
+    rows, back, nothing = vary((rows, back, nothing))
+
+    def step(t, carry, kind="both"):
+        rows, found = carry
+        there = (here + t) % parts
+        more, new = visit(at(blocks, there), kind)
+        return shares.add(rows, more), found if new is None else put(found, new, there)
+
+    carry = rows, put(nothing, back, here)
+    if parts > 2:
+        carry = lax.fori_loop(1, (parts - 1) // 2 + 1, step, carry)
+    if parts % 2 == 0:
+        carry = step(parts // 2, carry, "rows")
+    rows, found = carry
+    return rows, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found)

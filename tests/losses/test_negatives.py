@@ -1,0 +1,89 @@
+"""Losses that treat their negatives otherwise, against the loops; what connects them with each other."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import oracles
+from dress import dress
+from supcon_jax.losses import contrast, negatives
+from supcon_jax.ops.rows import Rows
+
+N, D = 12, 5
+RNG = np.random.default_rng(0)
+LABEL = np.array([9, -1, 0, 0, 0, 1, 1, 2, 2, 2, 2, 1])
+X, Y = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in RNG.normal(size=(2, N, D)))
+SELF, NOTHING = np.eye(N, dtype=bool), np.zeros((N, N), bool)
+
+LOSSES = {  # the library's function, the loops', what both are given
+    "decoupled": (negatives.decoupled, oracles.decoupled, {}),
+    "decoupled_weighted": (negatives.decoupled, oracles.decoupled, {"sigma": 0.5}),
+    "debiased": (negatives.debiased, oracles.debiased, {"prior": 0.1, "beta": 0.0}),
+    "hard": (negatives.debiased, oracles.debiased, {"prior": 0.1, "beta": 1.0}),
+    "hard_alone": (negatives.debiased, oracles.debiased, {"prior": 0.0, "beta": 0.5}),
+    "in": (negatives.supcon_in, oracles.supcon_in, {}),
+}
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("name", LOSSES)
+def test_equals_the_loops(name, own):
+    fn, slow, options = LOSSES[name]
+
+    def loss(x, y, scale, sums):
+        q = Rows(x, jnp.asarray(LABEL), jnp.arange(N))
+        return fn(q, None if own else q.replace(x=y), scale=scale, sums=sums, **options)
+
+    value, _ = dress(loss, [X, Y, np.float64(4)])
+    w = oracles.same_label(LABEL, LABEL)
+    np.testing.assert_allclose(value, slow(X, X if own else Y, w, 4.0, SELF if own else NOTHING, **options), rtol=1e-12)
+
+
+def pairs(x):
+    """Rows of two views each."""
+    return Rows(jnp.asarray(x, jnp.float32), jnp.arange(N) // 2, jnp.arange(N))
+
+
+def test_without_prior_and_beta_it_is_ntxent():
+    got = negatives.debiased(pairs(X), scale=4.0, prior=0.0)
+    np.testing.assert_allclose(got, contrast.supcon(pairs(X), scale=4.0), rtol=1e-5)
+
+
+def test_mean_inside_is_not_larger_than_outside():
+    q = Rows(jnp.asarray(X), jnp.asarray(LABEL))
+    assert negatives.supcon_in(q, scale=4.0) <= contrast.supcon(q, scale=4.0)
+    np.testing.assert_allclose(negatives.supcon_in(pairs(X), scale=4.0), contrast.supcon(pairs(X), scale=4.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("labels", ["all alike", "all different", "pairs"])
+def test_scale_100_and_rows_without_negatives_are_finite(name, labels):
+    fn, _, options = LOSSES[name]
+    label = {"all alike": jnp.zeros(N, jnp.int32), "all different": jnp.arange(N), "pairs": jnp.arange(N) // 2}[labels]
+
+    def loss(x, scale):
+        return fn(Rows(x, label), scale=scale, **options)
+
+    for x in (X, np.repeat(X[:1], N, axis=0), np.concatenate([X[:6], -X[:6]])):
+        value, grads = jax.jit(jax.value_and_grad(loss, (0, 1)))(jnp.asarray(x, jnp.float32), jnp.float32(100))
+        assert np.isfinite(value) and all(np.isfinite(g).all() for g in grads)
+
+
+def test_the_floor_of_a_debiased_sum_has_no_gradient_from_negatives():
+    """One far negative and a large prior: the discounted sum is below its least value."""
+    x = jnp.asarray([[1.0, 0], [1.0, 0], [-1.0, 0]])
+    label = jnp.array([0, 0, 1])
+    run = functools.partial(negatives.debiased, scale=2.0, prior=0.5)
+    value, grad = jax.value_and_grad(lambda x: run(Rows(x, label)))(x)
+    np.testing.assert_allclose(value, np.log1p(np.exp(-4)), rtol=1e-5)
+    assert not np.any(grad[2])
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="prior"):
+        negatives.debiased(pairs(X), scale=1.0, prior=1.0)
+    with pytest.raises(ValueError, match="labels"):
+        negatives.decoupled(Rows(jnp.asarray(X)), scale=1.0)

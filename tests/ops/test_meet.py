@@ -1,0 +1,96 @@
+"""How queries meet keys: which blocks are visited, what is sent, and where gradients may be taken."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from dress import grid, mesh
+from supcon_jax.ops import rows, rules, sharded
+from supcon_jax.ops.rows import Rows
+
+D = 4
+
+
+@pytest.mark.parametrize("name, visits", [("gather", 40), ("ring", 40), ("hybrid", 56)])
+def test_own_keys_are_visited_once(name, visits):
+    """Of 8 x 8 blocks, each device takes its own, three that serve both sides, and the one that it faces. Two hosts
+    face each other: there only the blocks of the own host are halved."""
+    hosts = sharded.hybrid(grid(8), "chip", "host")
+    doors = {"gather": sharded.gather(mesh(8)), "ring": sharded.ring(mesh(8)), "hybrid": hosts}
+    seen = []
+
+    @rules.mutual
+    def counted(q, k):
+        jax.debug.callback(lambda: seen.append(q.x.shape[0] * k.x.shape[0]))
+        return rows.same_index(q, k)
+
+    q = Rows(jnp.ones((16, D)), index=jnp.arange(16))
+    used = doors[name]
+    jax.block_until_ready(jax.jit(lambda q: used(q, q, scale=1.0, weigh=counted))(q))
+    jax.effects_barrier()
+    assert sum(seen) // 4 == visits
+
+
+def test_one_device_has_no_collectives():
+    def compiled(used):
+        one = Rows(jnp.ones((16, D)), index=jnp.arange(16))
+        return jax.jit(lambda x: used(one.replace(x=x), one, scale=1.0, weigh=rows.same_index)).lower(one.x).compile().as_text()
+
+    for make in (sharded.gather, sharded.ring):
+        text = compiled(make(mesh(1)))
+        assert "collective-permute" not in text and "all-gather" not in text
+    text = compiled(sharded.ring(mesh(4)))
+    assert "collective-permute" in text and "all-gather" not in text
+
+
+# ---- where a gradient may be taken: why the custom gradient lies outside the shard_map and the check stays on
+
+
+def table(place, check):
+    """d/dw of sum_i (w x_i)^2, x split over 8 devices, with the gradient taken outside or inside the shard_map."""
+    x, w = jnp.arange(1.0, 9), jnp.float32(3)
+    split, everywhere = PartitionSpec("data"), PartitionSpec()
+
+    def local(w, x):
+        return jax.lax.psum(jnp.sum((w * x) ** 2), "data")
+
+    def shard(fn, out):
+        return jax.shard_map(fn, mesh=mesh(8), in_specs=(everywhere, split), out_specs=out, check_vma=check)
+
+    if place == "outside":
+        return jax.grad(shard(local, everywhere), (0, 1))(w, x)
+    return shard(jax.grad(local, (0, 1)), (everywhere, split))(w, x)
+
+
+@pytest.mark.parametrize("place, check, right", [("outside", True, True), ("outside", False, True), ("inside", True, True)])
+def test_places_where_gradients_are_right(place, check, right):
+    dw, dx = table(place, check)
+    np.testing.assert_allclose(dw, 6 * sum(i * i for i in range(1, 9)))
+    np.testing.assert_allclose(dx, 18 * np.arange(1, 9))
+
+
+def test_the_check_is_what_keeps_gradients_inside_right():
+    """Without it, sums over devices are transposed to sums: split inputs get 8 times their gradient, and a parameter
+    that is everywhere gets a part."""
+    dw, dx = table("inside", False)
+    np.testing.assert_allclose(dx, 8 * 18 * np.arange(1, 9))
+    assert not np.isclose(dw, 6 * 204)
+
+
+def test_a_local_gradient_for_a_shared_argument_is_refused():
+    @jax.custom_vjp
+    def times(w, x):
+        return w * x
+
+    times.defvjp(lambda w, x: (w * x, (w, x)), lambda kept, g: (jnp.sum(g * kept[1]), g * kept[0]))
+
+    def run(check):
+        specs = (PartitionSpec(), PartitionSpec("data"))
+        fn = jax.shard_map(times, mesh=mesh(8), in_specs=specs, out_specs=specs[1], check_vma=check)
+        return jax.grad(lambda w: jnp.sum(fn(w, jnp.arange(8.0))))(jnp.float32(2))
+
+    assert run(False) == 28
+    with pytest.raises(ValueError, match="manual axis types|vma"):
+        run(True)
