@@ -24,6 +24,15 @@ def grid(devices):
     return jax.make_mesh(shape, ("host", "chip"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:devices])
 
 
+# the doors in tiles, by name, for so many devices
+DOORS = {
+    "tiled": lambda devices, **how: sharded.tiled(**how),
+    "gather": lambda devices, **how: sharded.gather(mesh(devices), **how),
+    "ring": lambda devices, **how: sharded.ring(mesh(devices), **how),
+    "hybrid": lambda devices, **how: sharded.hybrid(grid(devices), "chip", "host", **how),
+}
+
+
 @functools.cache
 def door(devices):
     """The door for so many devices: the definition for none, gather for one and more."""

@@ -9,6 +9,10 @@ Marking with a dictionary of options narrows a family: `only=` and `skip=` are p
 import fnmatch
 import pathlib
 
+import jax
+import jax.numpy as jnp
+import pytest
+
 from golden.cases import read_cases
 
 
@@ -30,3 +34,9 @@ def pytest_generate_tests(metafunc):
         and not any(fnmatch.fnmatch(case.name, pattern) for pattern in skip)
     ]
     metafunc.parametrize("case", chosen, ids=[str(case) for case in chosen])
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    with jax.enable_x64(request.param == "float64"), jax.default_matmul_precision("highest"):
+        yield jnp.dtype(request.param)
