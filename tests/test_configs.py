@@ -171,7 +171,6 @@ RUNS = {
     "folder, several labels": ("configs/folder.py:multi,tiny", "folder multi", ()),
     "emoji": ("configs/emoji.py:tiny", "emoji", ("--config.data.args.uses=1", "--config.data.args.test=2")),
 }
-SLOW = ("folder, one label", "folder, several labels", "emoji")  # each compiles programs of its own
 
 
 def check_run(path, root, folder, caplog, capsys, *more):
@@ -199,7 +198,8 @@ def check_run(path, root, folder, caplog, capsys, *more):
     assert line.startswith("error: ") and "damsm.args.scl: 1.0 -> 0.5" in line
 
 
-@pytest.mark.parametrize("case", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in RUNS])
+@pytest.mark.slow  # each compiles programs of its own; the shapes' two stages are run in the plain tests
+@pytest.mark.parametrize("case", RUNS)
 def test_two_steps_of_both_stages_end_to_end(case, roots, tmp_path, caplog, capsys):
     path, root, more = RUNS[case]
     check_run(path, roots[root], tmp_path / "w", caplog, capsys, *more)
