@@ -3,7 +3,7 @@
     python -m supcon_jax.main --config=configs/shapes.py --workdir=runs/shapes
 
 Default: DAMSM + supervised contrast, then AttnGAN + supervised contrast, 32 px, sized for two CPU cores.
-Words after the colon: tiny (tests), long (half an hour), plain (one branch, no label term), twin (captions, labels
+Words after the colon: tiny (tests), long (10,000 steps), plain (one branch, no label term), twin (captions, labels
 shuffled against the pictures: everything must fail on it), classifier (the scorer of attributes), damsm, attngan.
 """
 
@@ -25,7 +25,7 @@ def get_config(word=""):
         c,
         method="damsm",
         batch=32,
-        steps=800,
+        steps=600,
         args={
             "branches": 2, "scl": follow("scl"), "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"),
@@ -42,7 +42,7 @@ def get_config(word=""):
     attngan = stage(
         c,
         method="attngan",
-        steps=1600,
+        steps=1400,
         args={
             "branches": 2, "scl": follow("scl"), "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 0.5, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,

@@ -23,6 +23,28 @@ def leaky(x):
     return jax.nn.leaky_relu(x, 0.2)
 
 
+def max_pool(x, stride: int, padding: str):
+    """3 x 3 maximum, "SAME" or "VALID": values and gradients of flax.linen.max_pool, [n, h, w, c] -> [n, h', w', c].
+
+    From slices: the gradient of XLA's windowed maximum costs five times as much on CPU. Of equal values the first in
+    row order takes the gradient.
+    """
+    for axis in (2, 1):
+        size = x.shape[axis]
+        out = -(-size // stride) if padding == "SAME" else (size - 3) // stride + 1
+        edge = max((out - 1) * stride + 3 - size, 0) if padding == "SAME" else 0
+        pad = [(0, 0)] * 4
+        pad[axis] = (edge // 2, edge - edge // 2)
+        x = jnp.pad(x, pad, constant_values=-jnp.inf)
+        taps = [jax.lax.slice_in_dim(x, i, i + (out - 1) * stride + 1, stride, axis) for i in range(3)]
+        x = first_maximum(first_maximum(taps[0], taps[1]), taps[2])
+    return x
+
+
+def first_maximum(a, b):
+    return jnp.where(a >= b, a, b)
+
+
 def conv3(features: int, dtype: DType, name: str) -> nn.Conv:
     """3 x 3 convolution, padding 1, no bias."""
     return nn.Conv(features, (3, 3), padding=1, use_bias=False, kernel_init=init.orthogonal, dtype=dtype, name=name)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from supcon_jax.nets import init
-from supcon_jax.nets.blocks import DType
+from supcon_jax.nets.blocks import DType, max_pool
 from supcon_jax.nets.norm import BatchNorm
 from supcon_jax.ops import resize
 
@@ -28,7 +28,7 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x, *, train: bool):
         if self.pool == "max":
-            x = nn.max_pool(x, (3, 3), (1, 1), SAME)
+            x = max_pool(x, 1, SAME)
         x = nn.Conv(self.features, self.kernel, self.stride, self.padding, use_bias=False, kernel_init=init.he,
                     dtype=self.dtype, name="conv")(x)
         if self.pool.startswith("avg"):
@@ -90,7 +90,7 @@ class Block(nn.Module):
         out = []
         for branch in self.branches:
             if branch == "max":
-                out.append(nn.max_pool(x, (3, 3), (2, 2), self.padding))
+                out.append(max_pool(x, 2, self.padding))
                 continue
             h = x
             for spec in branch:
@@ -139,9 +139,9 @@ class Inception(nn.Module):
         taps = {}
         h = conv(image, "conv1a", 32, 3, 1 if self.small else 2)
         h = conv(conv(h, "conv2a", 32, 3), "conv2b", 64, 3, 1, SAME)
-        h = taps["64"] = nn.max_pool(h, (3, 3), (2, 2), pad)
+        h = taps["64"] = max_pool(h, 2, pad)
         h = conv(conv(h, "conv3b", 80, 1), "conv4a", 192, 3)
-        h = taps["192"] = h if self.small else nn.max_pool(h, (3, 3), (2, 2), pad)
+        h = taps["192"] = h if self.small else max_pool(h, 2, pad)
         for letter, pool in list(zip("bcd", (32, 64, 64), strict=True))[: self.repeats[0]]:
             h = block(h, f"mixed5{letter}", grid35(pool))
         h = block(h, "mixed6a", SHRINK17)
