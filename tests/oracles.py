@@ -270,6 +270,15 @@ def words(regions, words, text_len, label, gammas):
     return matching(score, label, gammas[2])
 
 
+def late_interaction(q, k, scale, mean):
+    """arXiv 2004.12832: cross entropy of sum_t max_u <q_it, k_ju>; arXiv 2111.07783: of the mean over t. Lists of [t, d]."""
+    total = 0.0
+    for i, one in enumerate(q):
+        s = [scale * sum(max(float(a @ b) for b in other) for a in one) / (len(one) if mean else 1) for other in k]
+        total += math.log(sum(math.exp(v - s[i]) for v in s))
+    return total / len(q)
+
+
 def sentences(code, sentence, label, gamma):
     code, sentence = np.asarray(code, np.float64), np.asarray(sentence, np.float64)
     return matching([[cosine(g, f) for f in sentence] for g in code], label, gamma)

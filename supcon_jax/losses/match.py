@@ -1,11 +1,14 @@
-"""Matching of images and captions by words and regions (DAMSM)."""
+"""Matching by parts: images and captions by regions and words (DAMSM), token sets by their best tokens."""
+
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from supcon_jax.losses.contrast import info_nce_both, with_index
+from supcon_jax.losses.contrast import info_nce, info_nce_both, with_index
 from supcon_jax.ops.arrays import LOWEST, cosine, unit, wide
 from supcon_jax.ops.rows import Rows, dense, same_label_other
+from supcon_jax.ops.scores import MaxSim, by
 
 
 def attend(regions, words, valid, gamma):
@@ -26,7 +29,32 @@ def attend(regions, words, valid, gamma):
     return jnp.einsum("tr,rd->td", alpha, regions.astype(acc), **exact), alpha
 
 
-def words(regions, words, text_len, label=None, *, gammas=(4.0, 5.0, 10.0), group=None, attention=False):
+@dataclass(frozen=True)
+class WordScore:
+    """How well the words of a caption find themselves in an image, a score for ops.scores.
+
+        R_ij = log sum_w exp( words cos(e_jw, context_ijw) ),   context of `attend` with gamma = attention
+
+    Xu et al. 2018, arXiv 1711.10485, without the power 1/gamma_2, as in the authors' code.
+
+    q.x: [n, r, d] regions. k.x: [m, t, d] words. k.mask: bool [m, t]. Returns [n, m].
+    """
+
+    attention: float
+    words: float
+
+    def __call__(self, q, k):
+        def score(regions, words, valid):
+            context, _ = attend(regions, words, valid, self.attention)
+            return jax.nn.logsumexp(jnp.where(valid, self.words * cosine(words, context), LOWEST))
+
+        of_image = jax.vmap(score, (None, 0, 0))
+        return jax.vmap(of_image, (0, None, None))(q.x, k.x, k.mask)
+
+
+def words(
+    regions, words, text_len, label=None, *, gammas=(4.0, 5.0, 10.0), group=None, attention=False, index=None, sums=dense
+):
     """Word-level DAMSM: cross entropy of every image's own caption among all captions, and the other way round.
 
         R_ij = log sum_w exp( gamma_2 cos(e_jw, context_ijw) ),   loss_0 = CE over j of gamma_3 R_ij, loss_1 over i
@@ -36,8 +64,11 @@ def words(regions, words, text_len, label=None, *, gammas=(4.0, 5.0, 10.0), grou
     regions: [n, r, d] region features of n images. words: [n, t, d] word features of their captions.
     text_len: i32[n] number of words, at least 1 (a caption of no word is read as its first position).
     label: i32[n] class ids, negative for unlabelled; or None: every pair is its own class.
-    gammas: (attention, words, loss). group: the n x n scores are made in groups of at most that many rows in a row, the
-    largest divisor of n; the loss is the mean over groups. attention: return the own pairs' maps too.
+    gammas: (attention, words, loss), numbers. group: the scores are made in groups of at most that many rows in a row,
+    the largest divisor of n, each whole on its device; the loss is the mean over groups. One group of all n rows if
+    left out. attention: return the own pairs' maps too. index: i32[n] identity of the pairs, their position if left out.
+    sums: the door through which all n rows meet where they are one group: in tiles of n' x m' pairs, with n' m' t r
+    numbers at a time. rows.dense holds n n t r of them.
     Returns (loss_0, loss_1), each f32[]; with attention (loss_0, loss_1, alpha [n, t, r]).
     Raises ValueError: shapes disagree.
     Differs from: the paper's eq. 10 (no power 1/gamma_2 there in the authors' code, nor here).
@@ -47,14 +78,21 @@ def words(regions, words, text_len, label=None, *, gammas=(4.0, 5.0, 10.0), grou
         raise ValueError(f"regions {regions.shape}, words {words.shape} and text_len {text_len.shape} do not fit")
     label = jnp.full(n, -1, jnp.int32) if label is None else label
     valid = jnp.arange(t, dtype=jnp.int32)[None, :] < jnp.maximum(text_len.astype(jnp.int32), 1)[:, None]
-    size = _group(n, group)
+    q = with_index(Rows(regions, label, index))
+    k = q.replace(x=words, mask=valid)
+    score, size = WordScore(*gammas[:2]), _group(n, group)
+
+    def losses(q, k, sums=dense):
+        return info_nce_both(q, k, scale=gammas[2], veto=same_label_other, sums=by(sums, score))
+
     if size == n:  # no axis of groups, with which XLA's CPU products take three times as long
-        loss0, loss1, alpha = _group_words(regions, words, valid, label, gammas)
-        return (loss0, loss1, alpha) if attention else (loss0, loss1)
-    parts = jax.tree.map(lambda a: a.reshape(n // size, size, *a.shape[1:]), (regions, words, valid, label))
-    loss0, loss1, alpha = jax.vmap(lambda *part: _group_words(*part, gammas))(*parts)
-    losses = jnp.mean(loss0), jnp.mean(loss1)
-    return (*losses, alpha.reshape(n, *alpha.shape[2:])) if attention else losses
+        found = losses(q, k, sums)
+    else:
+        parts = jax.tree.map(lambda a: a.reshape(n // size, size, *a.shape[1:]), (q, k))
+        found = tuple(jnp.mean(loss) for loss in jax.vmap(losses)(*parts))
+    if not attention:
+        return found
+    return *found, jax.vmap(lambda *pair: attend(*pair, gammas[0])[1])(regions, words, valid)
 
 
 def _group(n, group):
@@ -62,24 +100,19 @@ def _group(n, group):
     return n if group is None else max(size for size in range(1, min(n, max(group, 1)) + 1) if n % size == 0)
 
 
-def _group_words(regions, words, valid, label, gammas):
-    """One group: losses over its own n x n pairs and the attention of its own pairs."""
-    gamma1, gamma2, gamma3 = gammas
+def late_interaction(q, k, *, scale, mean=False, veto=None, sums=dense):
+    """InfoNCE of token sets: cross entropy of each query's own key, by the best match of each of the query's tokens.
 
-    def score(regions, words, valid):
-        context, alpha = attend(regions, words, valid, gamma1)
-        match = gamma2 * cosine(words, context)
-        return jax.nn.logsumexp(jnp.where(valid, match, LOWEST)), alpha
+        L = mean_i  log sum_j exp(s_ij) - s_ii,   s_ij = scale sum_t max_u <q_it, k_ju>
 
-    of_image = jax.vmap(score, (None, 0, 0))
-    r, alpha = jax.vmap(of_image, (0, None, None))(regions, words, valid)
-    own = jnp.eye(label.shape[0], dtype=bool)
-    alike = (label[:, None] == label[None, :]) & (label >= 0)[:, None] & ~own
-    logits = jnp.where(alike, LOWEST, gamma3 * r)
-    pair = jnp.diagonal(logits)
-    loss0 = jnp.mean(jax.nn.logsumexp(logits, axis=1) - pair)
-    loss1 = jnp.mean(jax.nn.logsumexp(logits, axis=0) - pair)
-    return loss0, loss1, jnp.einsum("iitr->itr", alpha)
+    Khattab and Zaharia 2020, arXiv 2004.12832 (ColBERT: queries among passages); with mean, 1/|q_i| of the sum, one
+    direction of Yao et al. 2021, arXiv 2111.07783 (FILIP), whose loss is the mean of (images, texts) and (texts, images).
+
+    q: rows x [n, t, d] of unit tokens, mask bool [n, t] (all tokens if left out), index (position if left out).
+    k: rows x [m, u, d], as q. scale: 1/temperature, f32[] or [n]. veto: pairs left out of the denominator.
+    sums: the door. Returns f32[]; queries without an own key drop out.
+    """
+    return info_nce(q, k, scale=scale, veto=veto, sums=by(sums, MaxSim(mean)))
 
 
 def sentences(code, sentence, label=None, *, gamma=10.0, index=None, sums=dense):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from supcon_jax.ops.arrays import wide
-from supcon_jax.ops.rows import dense, live_pairs
+from supcon_jax.ops.rows import dense, live_pairs, logits
 
 
 class Pairs(NamedTuple):
@@ -30,10 +30,13 @@ def pairs(sums, q, k, *, scale, bias, weigh, veto=None):
     """
     if sums is not dense:
         return sums.pairs(q, k, scale=scale, bias=bias, weigh=weigh, veto=veto)
+    return whole_pairs(q, k, scale=scale, bias=bias, weigh=weigh, veto=veto)
+
+
+def whole_pairs(q, k, *, scale, bias, weigh, veto=None, score=None):
+    """`pairs` from the whole matrix: the definition. score: as for rows.dense."""
     acc = wide(q.x, k.x)
-    s = jnp.einsum("nd,md->nm", q.x, k.x, precision=jax.lax.Precision.HIGHEST, preferred_element_type=acc)
-    scale = jnp.asarray(scale, acc)
-    s = s * (scale[:, None] if scale.ndim else scale) + jnp.asarray(bias, acc)
+    s = logits(q, k, scale, score) + jnp.asarray(bias, acc)
     live = live_pairs(q, k, veto)
     weight = jnp.where(live, weigh(q, k).astype(acc), 0)
     soft = jnp.sum(jnp.where(live, jax.nn.softplus(s), 0), axis=1)

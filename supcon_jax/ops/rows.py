@@ -23,11 +23,12 @@ from supcon_jax.ops.rules import mutual, two_sided, ways
 class Rows:
     """n rows of a global batch and what travels with them.
 
-    x: embeddings [n, d] (unit rows where the loss says so).
+    x: embeddings [n, d] (unit rows where the loss says so), or [n, t, d] sets of t tokens for a score of ops.scores.
     label: i32[n] class ids (negative: unlabelled), or [n, c] multi-hot (all zero: unlabelled), or what the rule reads.
     index: i32[n] identity of the row: self exclusion and pairs.
     valid: bool or f32 [n]; rows with 0 are padding, neither anchors nor keys.
     record: i32[n] identity of the example that the row is a view of.
+    mask: bool [n, t], False for tokens that are padding.
     """
 
     x: Array
@@ -35,6 +36,7 @@ class Rows:
     index: Array | None = None
     valid: Array | None = None
     record: Array | None = None
+    mask: Array | None = None
 
 
 class Sums(NamedTuple):
@@ -83,17 +85,25 @@ def merge(a, b):
     return Sums(lse, a.pos + b.pos, a.wgt + b.wgt, a.cnt + b.cnt, jnp.maximum(a.top, b.top))
 
 
-def dense(q, k, *, scale, weigh, veto=None):
+def logits(q, k, scale, score=None):
+    """s_ij = scale <q_i, k_j>, or scale times a score of q and k (ops.scores), [n, m] in float32 or wider."""
+    acc = wide(q.x, k.x)
+    exact = {"precision": jax.lax.Precision.HIGHEST, "preferred_element_type": acc}
+    s = jnp.einsum("nd,md->nm", q.x, k.x, **exact) if score is None else score(q, k)
+    scale = jnp.asarray(scale, acc)
+    return s * (scale[:, None] if scale.ndim else scale)
+
+
+def dense(q, k, *, scale, weigh, veto=None, score=None):
     """Row sums of s_ij = scale <q_i, k_j>, the definition that every other door must equal.
 
     q: n query rows, x [n, d]. k: m key rows, x [m, d]; bf16 rows are multiplied as such and accumulated in float32,
     float32 rows are multiplied at the highest precision. scale: 1/temperature, f32[] or [n]. weigh, veto: rules.
+    score: what stands in place of the inner product (scores.by).
     Returns Sums. A row without any key left gives finite values (wgt = cnt = pos = 0) and zero gradients.
     """
     acc = wide(q.x, k.x)
-    s = jnp.einsum("nd,md->nm", q.x, k.x, precision=jax.lax.Precision.HIGHEST, preferred_element_type=acc)
-    scale = jnp.asarray(scale, acc)
-    s = s * (scale[:, None] if scale.ndim else scale)
+    s = logits(q, k, scale, score)
     live = live_pairs(q, k, veto)
     weight = jnp.where(live, weigh(q, k).astype(acc), 0)
     top = jax.lax.stop_gradient(jnp.max(jnp.where(live, s, LOWEST), axis=1, initial=LOWEST))

@@ -1,26 +1,20 @@
 """Doors that compute row sums in tiles, on one device or with the rows split over many. They equal rows.dense in value
-and gradient, and never hold the matrix.
+and gradient, and never hold the matrix."""
 
-The custom gradient lies outside, a shard_map for each pass inside: no collective is ever transposed.
-"""
-
-import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from supcon_jax.ops.arrays import wide
-from supcon_jax.ops.meet import GRADIENTS, TALLIES, meet
-from supcon_jax.ops.pairs import pairs
+from supcon_jax.ops.passes import Plan, sums, tokens
 from supcon_jax.ops.rows import dense
-from supcon_jax.ops.tiles import Asked, Pull, Rules, block_grads, block_stats, pad, plus
+from supcon_jax.ops.scores import Turned, Whole
+from supcon_jax.ops.tiles import Asked, Rules, pad
 
-TILES = {"cpu": (512, 1024), "tpu": (1024, 1024)}  # rows and keys of a tile where none is asked for
-LARGE_TILE = (2048, 4096)
 SMALL = 2**22  # logits up to which one device holds the matrix: below, tiles save nothing
 SHARE = 0.1  # of a device's memory that gathered keys and their gradients may take
 
@@ -38,6 +32,7 @@ class Door:
     tile: (rows, keys) of a tile; by the kind of device if left out.
     precision: "bf16" multiplies in bfloat16, "f32" in float32 (float64 for float64 rows), both adding in float32 or
     wider; by the dtype of the rows if left out.
+    score: what stands in place of the inner product, see scores.by; None: the inner product.
     """
 
     mesh: Mesh | None = None
@@ -45,6 +40,7 @@ class Door:
     outer: str | tuple[str, ...] | None = None
     tile: tuple[int, int] | None = None
     precision: str | None = None
+    score: Callable | None = None
 
     def __post_init__(self):
         if self.precision not in (None, "bf16", "f32"):
@@ -52,8 +48,11 @@ class Door:
 
     def __call__(self, q, k, *, scale, weigh, veto=None):
         """Sums of the queries over the keys: arguments and value of rows.dense."""
-        kind = "half" if q is k and jnp.ndim(scale) == 0 else "rows"
-        return self._sums(kind, q, k, scale, Rules(weigh, None, veto))[0]
+        return self._sums(self._kind(q, k, scale), q, k, scale, Rules(weigh, None, veto))[0]
+
+    def by(self, score):
+        """This door for another score."""
+        return replace(self, score=score)
 
     def both(self, q, k, *, scale, weigh, back=None, veto=None):
         """(Sums of the queries over the keys, Sums of the keys over the queries) from one visit of each pair.
@@ -61,14 +60,15 @@ class Door:
         back: the rule from the keys' side; `weigh` if left out. A scale for each row makes two matrices: two visits.
         """
         if jnp.ndim(scale):
-            back = back or weigh
-            return self(q, k, scale=scale, weigh=weigh, veto=veto), self(k, q, scale=scale, weigh=back, veto=veto)
+            turned = self.by(self.score and Turned(self.score))
+            one = self(q, k, scale=scale, weigh=weigh, veto=veto)
+            return one, turned(k, q, scale=scale, weigh=back or weigh, veto=veto)
         return self._sums("both", q, k, scale, Rules(weigh, back, veto))
 
     def pairs(self, q, k, *, scale, bias, weigh, veto=None):
         """Sums pair by pair: arguments and value of pairs.pairs."""
-        kind = "half" if q is k and jnp.ndim(scale) == 0 else "rows"
-        return self._sums(kind, q, k, scale, Rules(weigh, None, veto, sigmoid=True), bias)[0]
+        rules = Rules(weigh, None, veto, sigmoid=True)
+        return self._sums(self._kind(q, k, scale), q, k, scale, rules, bias)[0]
 
     @property
     def parts(self):
@@ -80,115 +80,24 @@ class Door:
         names = (self.outer, self.inner)
         return sum(((one,) if isinstance(one, str) else one or () for one in names), ())
 
+    def _kind(self, q, k, scale):
+        """Half of the pairs serve for all where the logits are symmetric, as inner products of rows with themselves."""
+        return "half" if q is k and jnp.ndim(scale) == 0 and self.score is None else "rows"
+
     def _sums(self, kind, q, k, scale, rules, bias=None):
         n, m = q.x.shape[0], k.x.shape[0]
         acc = wide(q.x, k.x)
         scale = jnp.asarray(scale, acc)
-        # before any cast: d(scale) is exact, and products in bfloat16 round the scaled row once
-        z = Asked(q.x.astype(acc) * (scale[:, None] if scale.ndim else scale))
+        z = Asked(q.x.astype(acc))
+        if self.score is None:  # before any cast: d(scale) is exact, and products in bfloat16 round the scaled row once
+            z = Asked(z.x * (scale[:, None] if scale.ndim else scale))
+        else:
+            z = z._replace(factor=jnp.broadcast_to(scale, n))
         if bias is not None:
             z = z._replace(shift=jnp.broadcast_to(jnp.asarray(bias, acc), n))
         q, k, z = (pad(rows, -count % self.parts) for rows, count in ((q, n), (k, m), (z, n)))
-        found, back = _sums(Plan(self, kind, rules), q, k, z)
+        found, back = sums(Plan(self, kind, rules), q, k, z)
         return jax.tree.map(lambda a: a[:n], found), jax.tree.map(lambda a: a[:m], back)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What both passes know of a call beside its arrays."""
-
-    door: Door
-    kind: str
-    rules: Rules
-
-    def run(self, local, *args):
-        """local(*args) with all rows split over the door's devices."""
-        if self.door.parts == 1:
-            return local(*args)
-        split = PartitionSpec(self.door.axes)
-        names = frozenset(self.door.axes)
-        return jax.shard_map(local, mesh=self.door.mesh, in_specs=split, out_specs=split, axis_names=names)(*args)
-
-    def cast(self, q, k, z):
-        """The rows as they are multiplied."""
-        full = z.x.dtype
-        narrow = q.x.dtype if q.x.dtype == k.x.dtype else full
-        dtype = {"bf16": jnp.bfloat16, "f32": full, None: narrow}[self.door.precision]
-        return k.replace(x=k.x.astype(dtype)), z._replace(x=z.x.astype(dtype))
-
-    def tile(self):
-        mesh = self.door.mesh
-        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-        return self.door.tile or TILES.get(platform, LARGE_TILE)
-
-    def meet(self, visit, keys, shares):
-        split = self.door.parts > 1
-        names = {"inner": self.door.inner, "outer": self.door.outer} if split else {}
-        return meet(visit, keys, self.kind, shares, **names)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sums(plan, q, k, z):
-    return _forward(plan, q, k, z)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(plan, q, k, z):
-    def local(q, k, z):
-        def visit(keys, kind):
-            how = {"tile": plan.tile(), "columns": kind == "both", "half": kind == "half"}
-            return block_stats(z, q, keys, plan.rules, **how)
-
-        k, z = plan.cast(q, k, z)
-        rows, keys = plan.meet(visit, k, TALLIES)
-        if plan.kind == "half":
-            rows, keys = plus(rows, keys), None
-        if plan.rules.sigmoid:
-            return rows.pairs(), None
-        return rows.sums(), None if keys is None else keys.sums()
-
-    return plan.run(local, q, k, z)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _backward(plan, moves, q, k, z, pulls):
-    def local(q, k, z, pulls):
-        def visit(keys, kind):
-            k, theirs = keys
-            theirs = None if kind == "rows" else theirs
-            how = {"tile": plan.tile(), "half": kind == "half", "moves": moves}
-            return block_grads(z, q, k, pulls[0], theirs, plan.rules, **how)
-
-        k, z = plan.cast(q, k, z)
-        return plan.meet(visit, (k, pulls[0] if plan.kind == "half" else pulls[1]), GRADIENTS)
-
-    return plan.run(local, q, k, z, pulls)
-
-
-def _sums_fwd(plan, q, k, z):
-    moves = any(a.perturbed for a in jax.tree.leaves(z)), k.x.perturbed
-    q, k, z = jax.tree.map(lambda a: a.value, (q, k, z))
-    found = _forward(plan, q, k, z)
-    lse = [None if sums is None else sums[0] for sums in found]
-    return found, (q, k, z, lse, tuple(() if moved else None for moved in moves))  # a flag may be no array: a shape it is
-
-
-def _sums_bwd(plan, kept, given):
-    q, k, z, lse, moves = kept
-    moves = tuple(moved is not None for moved in moves)
-    if not any(moves):
-        return None, None, None
-    pulls = [None if a is None else Pull(a, _filled(g[0], a), _filled(g.pos, a)) for a, g in zip(lse, given, strict=True)]
-    dz, dk = _backward(plan, moves, q, k, z, pulls)
-    nothing = jax.tree.map(lambda a: None, k)
-    return None, nothing if dk is None else nothing.replace(x=dk.astype(k.x.dtype)), dz
-
-
-def _filled(gradient, like):
-    return jnp.zeros_like(like) if isinstance(gradient, SymbolicZero) else gradient
-
-
-_sums.defvjp(_sums_fwd, _sums_bwd, symbolic_zeros=True)
 
 
 def tiled(**options):
@@ -232,13 +141,13 @@ class Auto:
     memory: int
     options: tuple[tuple[str, object], ...]
 
-    def choose(self, n, m, d, width=4):
-        """(door, why) for n queries and m keys of d numbers of `width` bytes."""
+    def choose(self, n, m, d, width=4, each=1):
+        """(door, why) for n queries and m keys of d numbers of `width` bytes; `each` numbers are behind a logit."""
         axes = (self.axis, self.inner) if self.inner else self.axis
         door = Door(self.mesh, inner=None if self.mesh is None else axes, **dict(self.options))
         if door.parts == 1:
-            if n * m <= SMALL:
-                return dense, f"dense: {n} x {m} logits are few"
+            if n * m * each <= SMALL:
+                return dense if door.score is None else Whole(door.score), f"dense: {n} x {m} logits are few"
             return door, f"tiled: {n} x {m} logits on one device"
         gathered = m * d * (width + 4)  # the keys, and their gradients in float32
         limit = SHARE * self.memory
@@ -254,18 +163,20 @@ class Auto:
     def __call__(self, q, k, **how):
         return self._pick(q, k)(q, k, **how)
 
-    def both(self, q, k, *, weigh, back=None, **how):
-        door = self._pick(q, k)
-        if door is dense:
-            return dense(q, k, weigh=weigh, **how), dense(k, q, weigh=back or weigh, **how)
-        return door.both(q, k, weigh=weigh, back=back, **how)
+    def both(self, q, k, **how):
+        return self._pick(q, k).both(q, k, **how)
 
     def pairs(self, q, k, **how):
-        return pairs(self._pick(q, k), q, k, **how)
+        return self._pick(q, k).pairs(q, k, **how)
+
+    def by(self, score):
+        return replace(self, options=(*self.options, ("score", score)))
 
     def _pick(self, q, k):
         narrow = dict(self.options).get("precision") == "bf16"
-        return self.choose(q.x.shape[0], *k.x.shape, width=2 if narrow else k.x.dtype.itemsize)[0]
+        width = 2 if narrow else k.x.dtype.itemsize
+        door = self.choose(len(q.x), len(k.x), math.prod(k.x.shape[1:]), width, tokens(q, k))[0]
+        return Whole(None) if door is dense else door
 
 
 def auto(mesh=None, axis="data", *, inner=None, memory=None, **options):

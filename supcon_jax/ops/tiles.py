@@ -35,14 +35,27 @@ class Rules(NamedTuple):
 
 class Asked(NamedTuple):
     """Queries as they meet keys: x [n, d] times scale, as they are multiplied, and what is added to each row's logits,
-    [n] or None."""
+    [n] or None. Where a score stands in place of the inner product: x [n, t, d], and factor [n] is the scale."""
 
     x: Array
     shift: Array | None = None
+    factor: Array | None = None
 
-    def logits(self, k):
-        s = product(self.x, k.x)
+    def logits(self, q, k, score=None):
+        s = product(self.x, k.x) if score is None else score(q.replace(x=self.x), k) * self.factor[:, None]
         return s if self.shift is None else s + self.shift[:, None]
+
+    def slopes(self, g, q, k, moves, score=None):
+        """(Asked, [m, ...]) of gradients with respect to self and k.x, where wanted, from that of the logits, [n, m]."""
+        if score is not None:
+            mine, theirs = jax.vjp(lambda z, x: z.logits(q, k.replace(x=x), score), self, k.x)[1](g)
+            return mine if moves[0] else None, theirs if moves[1] else None
+        low, dz, dk = g.astype(self.x.dtype), None, None
+        if moves[0]:
+            dz = Asked(product(low, k.x.T), None if self.shift is None else jnp.sum(g, axis=1))
+        if moves[1]:
+            dk = product(low.T, self.x.T)
+        return dz, dk
 
 
 class Tally(NamedTuple):
@@ -79,19 +92,20 @@ def plus(a, b):
     return Tally(top, total, a.pos + b.pos, a.wgt + b.wgt, a.cnt + b.cnt)
 
 
-def block_stats(z, q, k, rules, *, tile, columns=False, half=False):
+def block_stats(z, q, k, rules, *, tile, columns=False, half=False, score=None):
     """Sums of s = z.x k.x^T + z.shift for each query and, asked for, for each key.
 
     z: Asked, n queries. q, k: what the rules read of n queries and m keys; k.x [m, d] is multiplied. tile: (rows, keys)
     of a tile. columns: sums for the keys too. half: z.x and k.x are the same rows up to a scalar; tiles on and above the
-    diagonal are made, and what is found for a row as a query and as a key adds (`plus`) to its sums.
+    diagonal are made, and what is found for a row as a query and as a key adds (`plus`) to its sums. score: what stands in
+    place of the inner product (ops.scores).
     Returns (Tally of the queries, Tally of the keys or None).
     """
     columns = columns or half
 
     def visit(alone, left, right):
         (z, q, mine), (k, theirs) = left, right
-        s = z.logits(k)
+        s = z.logits(q, k, score)
         rows, keys = views(q, k, rules, s.dtype, alone, columns)
         mine = plus(mine, tally(s, *rows, 1, rules.sigmoid))
         return mine, plus(theirs, tally(s, *keys, 0, rules.sigmoid)) if columns else None
@@ -101,7 +115,7 @@ def block_stats(z, q, k, rules, *, tile, columns=False, half=False):
     return sweep(visit, (z, q), (k,), empty_tally(z.x.shape[0], acc), theirs, tile=tile, half=half)
 
 
-def block_grads(z, q, k, rows, keys, rules, *, tile, half=False, moves=(True, True)):
+def block_grads(z, q, k, rows, keys, rules, *, tile, half=False, moves=(True, True), score=None):
     """Gradients with respect to z and k.x [m, d], from the tiles made once more.
 
     rows: Pull of the queries. keys: Pull of the keys, None where their sums were not read. moves: whether the queries
@@ -111,16 +125,13 @@ def block_grads(z, q, k, rows, keys, rules, *, tile, half=False, moves=(True, Tr
 
     def visit(alone, left, right):
         (z, q, mine, dz), (k, theirs, dk) = left, right
-        s = z.logits(k)
+        s = z.logits(q, k, score)
         by_row, by_key = views(q, k, rules, s.dtype, alone, theirs is not None)
         g = pulled(s, *by_row, mine, 1, rules.sigmoid)
         if theirs is not None:
             g = g + pulled(s, *by_key, theirs, 0, rules.sigmoid)
-        low = g.astype(z.x.dtype)
-        if dz is not None:
-            shift = None if z.shift is None else dz.shift + jnp.sum(g, axis=1)
-            dz = Asked(dz.x + product(low, k.x.T), shift)
-        return dz, None if dk is None else dk + product(low.T, z.x.T)
+        more = z.slopes(g, q, k, moves, score)
+        return jax.tree.map(lambda a, b: a + b.astype(a.dtype), (dz, dk), more)
 
     acc = wide(z.x, k.x)
     dz, dk = (

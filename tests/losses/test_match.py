@@ -1,13 +1,17 @@
 """DAMSM: equal to the loops in float64, blind to padding, the same on eight devices and in groups."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import oracles
-from dress import dress
-from supcon_jax.losses import match
+from dress import DOORS, dress
+from supcon_jax.losses import match, pairwise
+from supcon_jax.ops import rows, scores, sharded
+from supcon_jax.ops.rows import Rows
 
 compiled_words = jax.jit(match.words, static_argnames=("gammas", "group", "attention"))
 N, R, T, D = 8, 6, 5, 4
@@ -104,3 +108,103 @@ def test_empty_captions_zero_codes_and_large_features_are_finite():
 def test_bad_shapes_are_named():
     with pytest.raises(ValueError, match="do not fit"):
         match.words(jnp.ones((3, R, D)), jnp.ones((4, T, D)), jnp.ones(4, jnp.int32))
+
+
+# ---- through the doors
+
+PLACES = [("tiled", 1), ("gather", 1), ("gather", 8), ("ring", 8), ("hybrid", 8)]
+LENGTHS = np.r_[LENGTH, 3, 1, 5]
+MASK = {"q": np.arange(R) < np.array([6, 1, 3, 2, 4, 5, 1, 2, 6, 6, 3])[:, None], "k": np.arange(T) < LENGTHS[:, None]}
+
+
+def late(q, k, scale, sums, mean=False):
+    """Both directions, with a weight for each."""
+    q, k = (Rows(unit(x), mask=jnp.asarray(MASK[name][: len(x)])) for name, x in (("q", q), ("k", k)))
+    one = match.late_interaction(q, k, scale=scale, mean=mean, sums=sums)
+    return one + 2 * match.late_interaction(k, q, scale=scale, mean=mean, sums=sums)
+
+
+def unit(x):
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def word(q, k, scale, sums):
+    """Both directions; the scale only to have the same arguments."""
+    label = jnp.asarray(np.r_[LABEL, 0, 2, -1])[: len(q)]
+    loss0, loss1 = match.words(q, k, jnp.asarray(LENGTHS)[: len(q)], label, sums=sums)
+    return loss0 + scale * loss1
+
+
+def by_row(q, k, scale, sums):
+    """A scale for each row makes the two directions two matrices."""
+    q, k = (Rows(x, index=jnp.arange(len(x)), mask=jnp.asarray(MASK[name])) for name, x in (("q", q), ("k", k)))
+    how = {"scale": scale * jnp.linspace(0.1, 0.3, len(q.x)), "weigh": rows.same_index}
+    one, other = rows.both(scores.by(sums, scores.MaxSim()), q, k, **how)
+    return jnp.sum(jnp.sin(one.lse) - one.pos) + 2 * jnp.sum(jnp.cos(other.lse) - other.pos)
+
+
+def sigmoid(q, k, scale, sums):
+    q, k = (Rows(x, mask=jnp.asarray(MASK[name])) for name, x in (("q", q), ("k", k)))
+    return pairwise.siglip(q, k, scale=scale, bias=-1.0, sums=scores.by(sums, scores.MaxSim(mean=True)))
+
+
+LOSSES = {"word": word, "late": late, "mean": functools.partial(late, mean=True), "by_row": by_row, "sigmoid": sigmoid}
+
+
+@functools.cache
+def defined(name):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        regions, words, _, _ = draw(n=11)
+        args = jnp.asarray(regions), jnp.asarray(words), jnp.asarray(2.0)
+        return args, jax.jit(jax.value_and_grad(functools.partial(LOSSES[name], sums=rows.dense), (0, 1, 2)))(*args)
+
+
+@pytest.mark.parametrize("name", ["word", "late"])
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_every_door_is_the_definition(place, name):
+    judge(name, DOORS[place[0]](place[1], tile=(2, 3)))
+
+
+@pytest.mark.parametrize("name, place", [("mean", 4), ("by_row", 5), ("sigmoid", 6)])
+def test_other_readings_of_token_scores_pass_through_doors(name, place):
+    judge(name, DOORS["ring"](place))
+
+
+def judge(name, used):
+    args, want = defined(name)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        got = jax.jit(jax.value_and_grad(functools.partial(LOSSES[name], sums=used), (0, 1, 2)))(*args)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * max(1, np.abs(other).max()))
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_late_interaction(mean):
+    regions, words, _, _ = draw()
+    value, _ = dress(lambda q, k, scale, sums: late(q, k, scale, sums, mean), [regions, words, np.float64(2)], full=mean)
+    sets = [[row[keep] / np.linalg.norm(row[keep], axis=1, keepdims=True) for row, keep in zip(x, MASK[name], strict=False)]
+            for name, x in (("q", regions), ("k", words))]  # fmt: skip
+    want = oracles.late_interaction(*sets, 2.0, mean) + 2 * oracles.late_interaction(*sets[::-1], 2.0, mean)
+    np.testing.assert_allclose(value, want, rtol=1e-12)
+
+
+def test_words_through_a_door_never_hold_the_matrix():
+    def memory(n, sums):
+        def loss(regions, words):
+            return sum(match.words(regions, words, jnp.full(n, 5), sums=sums))
+
+        args = jax.ShapeDtypeStruct((n, 16, 8), jnp.float32), jax.ShapeDtypeStruct((n, 8, 8), jnp.float32)
+        return jax.jit(jax.grad(loss, (0, 1))).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+    small, large = (memory(n, DOORS["ring"](4, tile=(8, 8))) for n in (128, 512))
+    assert large < 5 * small and 20 * large < memory(512, rows.dense)
+
+
+def test_auto_counts_the_pairs_of_tokens():
+    x = jnp.ones((300, 8, 2))
+    auto = sharded.auto().by(scores.MaxSim())
+    q = Rows(x, index=jnp.arange(300))
+    assert auto.choose(300, 300, 16, each=1)[0] == scores.Whole(scores.MaxSim())
+    assert auto.choose(300, 300, 16, each=64)[0] == sharded.tiled(score=scores.MaxSim())
+    text = str(jax.make_jaxpr(lambda q: auto(q, q, scale=1.0, weigh=rows.same_index))(q))
+    assert "f32[300,8,300,8]" not in text and "f32[300,300]" not in text

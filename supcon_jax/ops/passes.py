@@ -1,0 +1,123 @@
+"""Both passes of a door: the custom gradient lies outside, a shard_map for each pass inside, so that no collective is
+ever transposed."""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jax.sharding import PartitionSpec
+
+from supcon_jax.ops.meet import GRADIENTS, TALLIES, meet
+from supcon_jax.ops.tiles import Pull, Rules, block_grads, block_stats, plus
+
+TILES = {"cpu": (512, 1024), "tpu": (1024, 1024)}  # rows and keys of a tile where none is asked for
+LARGE_TILE = (2048, 4096)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What both passes know of a call beside its arrays."""
+
+    door: object  # sharded.Door
+    kind: str
+    rules: Rules
+
+    def run(self, local, *args):
+        """local(*args) with all rows split over the door's devices."""
+        if self.door.parts == 1:
+            return local(*args)
+        split = PartitionSpec(self.door.axes)
+        names = frozenset(self.door.axes)
+        return jax.shard_map(local, mesh=self.door.mesh, in_specs=split, out_specs=split, axis_names=names)(*args)
+
+    def cast(self, q, k, z):
+        """The rows as they are multiplied."""
+        full = z.x.dtype
+        narrow = q.x.dtype if q.x.dtype == k.x.dtype else full
+        dtype = {"bf16": jnp.bfloat16, "f32": full, None: narrow}[self.door.precision]
+        return k.replace(x=k.x.astype(dtype)), z._replace(x=z.x.astype(dtype))
+
+    def how(self, z, k, kind):
+        """What both passes say of a visit to a block of keys."""
+        mesh, score, tile = self.door.mesh, self.door.score, self.door.tile
+        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+        if tile is None:
+            tile = TILES.get(platform, LARGE_TILE)
+            if score is not None:  # as many numbers as a tile of inner products has
+                tile = (max(8, math.isqrt(math.prod(tile) // tokens(z, k))),) * 2
+        return {"tile": tile, "half": kind == "half", "score": score}
+
+    def meet(self, visit, keys, shares):
+        split = self.door.parts > 1
+        names = {"inner": self.door.inner, "outer": self.door.outer} if split else {}
+        return meet(visit, keys, self.kind, shares, **names)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def sums(plan, q, k, z):
+    return _forward(plan, q, k, z)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(plan, q, k, z):
+    def local(q, k, z):
+        def visit(keys, kind):
+            return block_stats(z, q, keys, plan.rules, columns=kind == "both", **plan.how(z, keys, kind))
+
+        k, z = plan.cast(q, k, z)
+        rows, keys = plan.meet(visit, k, TALLIES)
+        if plan.kind == "half":
+            rows, keys = plus(rows, keys), None
+        if plan.rules.sigmoid:
+            return rows.pairs(), None
+        return rows.sums(), None if keys is None else keys.sums()
+
+    return plan.run(local, q, k, z)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _backward(plan, moves, q, k, z, pulls):
+    def local(q, k, z, pulls):
+        def visit(keys, kind):
+            k, theirs = keys
+            theirs = None if kind == "rows" else theirs
+            return block_grads(z, q, k, pulls[0], theirs, plan.rules, moves=moves, **plan.how(z, k, kind))
+
+        k, z = plan.cast(q, k, z)
+        return plan.meet(visit, (k, pulls[0] if plan.kind == "half" else pulls[1]), GRADIENTS)
+
+    return plan.run(local, q, k, z, pulls)
+
+
+def _sums_fwd(plan, q, k, z):
+    moves = any(a.perturbed for a in jax.tree.leaves(z)), k.x.perturbed
+    q, k, z = jax.tree.map(lambda a: a.value, (q, k, z))
+    found = _forward(plan, q, k, z)
+    lse = [None if sums is None else sums[0] for sums in found]
+    return found, (q, k, z, lse, tuple(() if moved else None for moved in moves))  # a flag may be no array: a shape it is
+
+
+def _sums_bwd(plan, kept, given):
+    q, k, z, lse, moves = kept
+    moves = tuple(moved is not None for moved in moves)
+    if not any(moves):
+        return None, None, None
+    pulls = [None if a is None else Pull(a, _filled(g[0], a), _filled(g.pos, a)) for a, g in zip(lse, given, strict=True)]
+    dz, dk = _backward(plan, moves, q, k, z, pulls)
+    nothing = jax.tree.map(lambda a: None, k)
+    return None, nothing if dk is None else nothing.replace(x=dk.astype(k.x.dtype)), dz
+
+
+def _filled(gradient, like):
+    return jnp.zeros_like(like) if isinstance(gradient, SymbolicZero) else gradient
+
+
+sums.defvjp(_sums_fwd, _sums_bwd, symbolic_zeros=True)
+
+
+def tokens(q, k):
+    """Numbers behind each logit of rows x [n, ..., d]: 1, or the pairs of tokens of two rows."""
+    return math.prod(q.x.shape[1:-1] + k.x.shape[1:-1])
