@@ -137,7 +137,7 @@ def denominators(q, k, w, scale, out):
 
 
 def decoupled(q, k, w, scale, out, sigma=None):
-    """arXiv 2110.06848 eq. 6, and with sigma its weights 2 - exp(c_i / sigma) / mean_a exp(c_a / sigma)."""
+    """arXiv 2110.06848, and with sigma its weights 2 - exp(c_i / sigma) / mean_a exp(c_a / sigma)."""
     split = [(near, far) for near, far in denominators(q, k, w, scale, out) if near and far]
     own = [sum(near) / len(near) for near, _ in split]
     share = [1.0] * len(own)
@@ -149,7 +149,7 @@ def decoupled(q, k, w, scale, out, sigma=None):
 
 
 def debiased(q, k, w, scale, out, prior, beta):
-    """arXiv 2007.00224 eq. 8; beta: sum of negatives reweighted by importance, arXiv 2010.04592 eqs. 5 and 6."""
+    """arXiv 2007.00224; beta: sum of negatives reweighted by importance, arXiv 2010.04592."""
     terms = []
     for near, far in denominators(q, k, w, scale, out):
         if not near or not far:
@@ -163,7 +163,7 @@ def debiased(q, k, w, scale, out, prior, beta):
 
 
 def supcon_in(q, k, w, scale, out):
-    """arXiv 2004.11362 eq. 3."""
+    """arXiv 2004.11362, mean inside."""
     terms = []
     for near, far in denominators(q, k, w, scale, out):
         if near:
@@ -173,7 +173,7 @@ def supcon_in(q, k, w, scale, out):
 
 
 def siglip(q, k, w, scale, bias, out):
-    """arXiv 2303.15343 eq. 2."""
+    """arXiv 2303.15343."""
     total = 0.0
     for i in range(len(q)):
         for j in range(len(k)):

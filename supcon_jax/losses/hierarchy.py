@@ -14,7 +14,7 @@ def hierarchical(q, *, scale, kind="hmce", base=None, empty="zero", sums=dense):
         "hce" is "hmce" without the penalties 2^{1/l}.
 
     Once a level is done, only the first example of each of its groups goes on to the next one.
-    Zhang et al. 2022, arXiv 2204.13207, section 3.
+    Zhang et al. 2022, arXiv 2204.13207.
 
     q: rows of n unit vectors [n, d] with label i32[n, c], c >= 2 ids from coarse to fine (the last may name the
     example), record i32[n] where rows are views of the same example (every row its own if left out).

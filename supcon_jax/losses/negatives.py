@@ -1,6 +1,6 @@
 """Contrastive losses that treat the negatives otherwise: left alone in the denominator, debiased, hard ones first.
 
-All read the same row sums as losses.contrast, some from two visits: one over all pairs, one over the negatives alone.
+All read the same row sums as losses.contrast, several readings of one visit: over all pairs, over the negatives alone.
 """
 
 import jax
@@ -10,6 +10,7 @@ from supcon_jax.losses.contrast import with_index
 from supcon_jax.ops import rows as rule
 from supcon_jax.ops import rules
 from supcon_jax.ops.arrays import masked_mean
+from supcon_jax.ops.readings import Reading, read
 from supcon_jax.ops.rows import dense
 
 
@@ -18,7 +19,7 @@ def decoupled(q, k=None, *, scale, sigma=None, weights=rule.same_label, veto=Non
 
         L = mean_i  -v_i sum_p w_ip s_ip / sum_p w_ip + log sum_{n in Neg(i)} exp s_in
 
-    Yeh et al. 2022, arXiv 2110.06848, eq. 6; with sigma its weighted form (DCLW), section 3.2:
+    Yeh et al. 2022, arXiv 2110.06848; with sigma its weighted form (DCLW):
     v_i = 2 - exp(c_i / sigma) / mean_a exp(c_a / sigma), c_i the mean cosine of i's positives, without a gradient.
 
     q, k, scale, weights, veto, sums: as for contrast.supcon; w_ij > 0 are the positives, all others the negatives.
@@ -26,8 +27,8 @@ def decoupled(q, k=None, *, scale, sigma=None, weights=rule.same_label, veto=Non
     Differs from: the authors' code, which takes one view's rows alone and lets a gradient into v_i.
     """
     weigh, q, k, veto = _prepared(q, k, weights, veto)
-    near = sums(q, k, scale=scale, weigh=weigh, veto=veto)
-    far = sums(q, k, scale=scale, weigh=rules.everyone, veto=rules.either(veto, weigh))
+    readings = Reading(weigh, veto), Reading(rules.everyone, rules.either(veto, weigh))
+    near, far = read(sums, q, k, scale=scale, readings=readings)
     has = (near.wgt > 0) & (far.cnt > 0)
     attract = _own(near)
     if sigma is not None:
@@ -45,7 +46,7 @@ def debiased(q, k=None, *, scale, prior=0.1, beta=0.0, weights=rule.same_label, 
         R_i = sum_n exp s_in                                             (beta = 0)
         R_i = sum_n exp((1 + beta) s_in) / mean_n exp(beta s_in)         (beta > 0)
 
-    Chuang et al. 2020, arXiv 2007.00224, eq. 8; Robinson et al. 2021, arXiv 2010.04592, eqs. 5 and 6. N_i negatives.
+    Chuang et al. 2020, arXiv 2007.00224; Robinson et al. 2021, arXiv 2010.04592. N_i negatives.
 
     q, k, scale, weights, veto, sums: as for contrast.supcon; w_ij > 0 are the positives, all others the negatives. s_ip
     is the mean over the positives where there are several. prior: the papers' tau+, the share of false negatives, in
@@ -56,16 +57,15 @@ def debiased(q, k=None, *, scale, prior=0.1, beta=0.0, weights=rule.same_label, 
     if not 0 <= prior < 1 or beta < 0:
         raise ValueError(f"prior is {prior}, beta is {beta}: the prior lies in [0, 1), beta is not negative")
     weigh, q, k, veto = _prepared(q, k, weights, veto)
-    near = sums(q, k, scale=scale, weigh=weigh, veto=veto)
+    only = rules.everyone, rules.either(veto, weigh)
+    readings = Reading(weigh, veto), Reading(*only, 1 + beta), Reading(*only, beta)
+    near, far, *tilt = read(sums, q, k, scale=scale, readings=readings if beta else readings[:2])
     scale = jnp.asarray(scale, near.lse.dtype)
-    only = {"weigh": rules.everyone, "veto": rules.either(veto, weigh)}
-    far = sums(q, k, scale=(1 + beta) * scale, **only)
     has = (near.wgt > 0) & (far.cnt > 0)
     number = jnp.where(has, far.cnt, 1)
     own, log_r = _own(near), jnp.where(has, far.lse, 0)
     if beta:
-        tilt = sums(q, k, scale=beta * scale, **only)
-        log_r = log_r - jnp.where(has, tilt.lse, 0) + jnp.log(number)
+        log_r = log_r - jnp.where(has, tilt[0].lse, 0) + jnp.log(number)
     # everything relative to e_i and in logarithms: at scale 100 the sums themselves leave float32
     log_r = log_r - own
     left = -jnp.expm1(jnp.minimum(jnp.log(prior * number) - log_r, 0)) if prior else jnp.ones_like(own)
@@ -80,14 +80,14 @@ def supcon_in(q, k=None, *, scale, weights=rule.same_label, veto=None, sums=dens
 
         L = mean_i  -log( 1/|P(i)| sum_{p in P(i)} exp(s_ip) / sum_{a != i} exp(s_ia) )
 
-    Khosla et al. 2020, arXiv 2004.11362, eq. 3, which finds it worse than L_out (contrast.supcon) and is there for
+    Khosla et al. 2020, arXiv 2004.11362, which finds it worse than L_out (contrast.supcon) and is there for
     comparison. Never larger than L_out.
 
     Arguments as for contrast.supcon; w_ij > 0 are the positives. Returns f32[]; rows without a positive drop out.
     """
     weigh, q, k, veto = _prepared(q, k, weights, veto)
-    whole = sums(q, k, scale=scale, weigh=weigh, veto=veto)
-    near = sums(q, k, scale=scale, weigh=weigh, veto=rules.either(veto, rules.no(weigh)))
+    readings = Reading(weigh, veto), Reading(weigh, rules.either(veto, rules.no(weigh)))
+    whole, near = read(sums, q, k, scale=scale, readings=readings)
     has = whole.cnt > 0
     inside = jnp.where(has, near.lse, 0) - jnp.log(jnp.where(has, whole.cnt, 1))
     return masked_mean(jnp.where(has, whole.lse, 0) - inside, has)

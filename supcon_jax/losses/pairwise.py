@@ -13,7 +13,7 @@ def siglip(q, k=None, *, scale, bias, weights=rule.same_index, veto=None, sums=d
 
         L = -1/n sum_ij log sigmoid( z_ij (scale <q_i, k_j> + bias) ),   z_ij = 1 for positives, -1 for all others
 
-    Zhai et al. 2023, arXiv 2303.15343, eq. 2.
+    Zhai et al. 2023, arXiv 2303.15343.
 
     q, k: rows [n, d] and [m, d]; the queries themselves, each without itself, if k is left out. scale: f32[] or [n],
     the exponential of the paper's t'. bias: f32[], the paper starts at -10.

@@ -85,7 +85,8 @@ def damsm(
         for b in range(branches):
             label = batch["label"][:, b] if class_mask and batch["label"].ndim == 2 else None
             branch = [x.reshape(-1, branches, *x.shape[1:])[:, b] for x in (regions, code, words, sentence)]
-            w0, w1 = match.words(branch[0], branch[2], batch["text_len"][:, b], label, gammas=gammas, group=group)
+            how = {"gammas": gammas, "group": group, "sums": about.sums}
+            w0, w1 = match.words(branch[0], branch[2], batch["text_len"][:, b], label, **how)
             s0, s1 = match.sentences(branch[1], branch[3], label, gamma=gammas[2], sums=about.sums)
             total = total + w0 + w1 + s0 + s1
             metrics |= {f"{name}_{b}": value for name, value in zip(("w0", "w1", "s0", "s1"), (w0, w1, s0, s1))}

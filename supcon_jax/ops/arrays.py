@@ -40,6 +40,13 @@ def cosine(a, b, eps=1e-8):
     return jnp.sum(a * b, axis=-1) / jnp.maximum(norm(a) * norm(b), eps)
 
 
+def checked(values, bad, message):
+    """The values, NaN where `bad` (bool[]); raises ValueError(message) where that is known at once, outside of jit."""
+    if not isinstance(bad, jax.core.Tracer) and bad:
+        raise ValueError(message)
+    return values + jnp.where(bad, jnp.nan, 0).astype(values.dtype)
+
+
 def masked_mean(x, weight, axis=None):
     """Weighted mean of x, sum(weight * x) / sum(weight); 0 where no weight is left, and entries of weight 0 may be NaN.
 

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from supcon_jax.ops.tiles import at, empty_tally, plus, put, vary
+from supcon_jax.ops.arrays import LOWEST
+from supcon_jax.ops.sweep import at, put, vary
+from supcon_jax.ops.tiles import Tally, plus_all
 
 
 class Shares(NamedTuple):
@@ -28,9 +30,9 @@ def _scatter(share, axis):
 
 
 def _scatter_tally(share, axis):
-    top = lax.pmax(share.top, axis)
-    *rest, mine = _scatter((share.total * jnp.exp(share.top - top), *share[2:], _first(top, axis)), axis)
-    return type(share)(mine, *rest)
+    shift = lax.pmax(share.shift, axis)
+    top = None if share.top is None else _first(lax.pmax(share.top, axis), axis)
+    return _scatter(Tally(_first(shift, axis), share.total * jnp.exp(share.shift - shift), share.weighed, top), axis)
 
 
 def _first(a, axis):
@@ -38,7 +40,18 @@ def _first(a, axis):
     return jnp.where(lax.axis_index(axis) == 0, a, 0)
 
 
-TALLIES = Shares(plus, lambda share: empty_tally(share.top.shape[0], share.top.dtype), _scatter_tally)
+def _empty_tally(share):
+    none = jax.tree.map(jnp.zeros_like, share)
+    lowest = jnp.full_like(share.shift, LOWEST)
+    return none._replace(shift=lowest, top=None if share.top is None else lowest)
+
+
+def _each(fn):
+    """What is done to one tally, for each reading."""
+    return lambda share, *how: tuple(fn(one, *how) for one in share)
+
+
+TALLIES = Shares(plus_all, _each(_empty_tally), _each(_scatter_tally))
 GRADIENTS = Shares(lambda a, b: jax.tree.map(jnp.add, a, b), lambda share: jax.tree.map(jnp.zeros_like, share), _scatter)
 
 

@@ -11,7 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 
 from supcon_jax.ops.meet import GRADIENTS, TALLIES, meet
-from supcon_jax.ops.tiles import Pull, Rules, block_grads, block_stats, plus
+from supcon_jax.ops.tiles import Form, Pull, Rules, Tally, block_grads, block_stats, plus_all
 
 TILES = {"cpu": (512, 1024), "tpu": (1024, 1024)}  # rows and keys of a tile where none is asked for
 LARGE_TILE = (2048, 4096)
@@ -23,7 +23,8 @@ class Plan:
 
     door: object  # sharded.Door
     kind: str
-    rules: Rules
+    rules: tuple[Rules, ...]
+    form: Form
 
     def run(self, local, *args):
         """local(*args) with all rows split over the door's devices."""
@@ -38,17 +39,17 @@ class Plan:
         full = z.x.dtype
         narrow = q.x.dtype if q.x.dtype == k.x.dtype else full
         dtype = {"bf16": jnp.bfloat16, "f32": full, None: narrow}[self.door.precision]
-        return k.replace(x=k.x.astype(dtype)), z._replace(x=z.x.astype(dtype))
+        return *(rows.replace(x=rows.x.astype(dtype)) for rows in (q, k)), z._replace(x=z.x.astype(dtype))
 
     def how(self, z, k, kind):
         """What both passes say of a visit to a block of keys."""
-        mesh, score, tile = self.door.mesh, self.door.score, self.door.tile
+        mesh, tile = self.door.mesh, self.door.tile
         platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
         if tile is None:
             tile = TILES.get(platform, LARGE_TILE)
-            if score is not None:  # as many numbers as a tile of inner products has
+            if self.form.score is not None:  # as many numbers as a tile of inner products has
                 tile = (max(8, math.isqrt(math.prod(tile) // tokens(z, k))),) * 2
-        return {"tile": tile, "half": kind == "half", "score": score}
+        return {"tile": tile, "half": kind == "half", "form": self.form}
 
     def meet(self, visit, keys, shares):
         split = self.door.parts > 1
@@ -67,13 +68,12 @@ def _forward(plan, q, k, z):
         def visit(keys, kind):
             return block_stats(z, q, keys, plan.rules, columns=kind == "both", **plan.how(z, keys, kind))
 
-        k, z = plan.cast(q, k, z)
+        q, k, z = plan.cast(q, k, z)
         rows, keys = plan.meet(visit, k, TALLIES)
         if plan.kind == "half":
-            rows, keys = plus(rows, keys), None
-        if plan.rules.sigmoid:
-            return rows.pairs(), None
-        return rows.sums(), None if keys is None else keys.sums()
+            rows, keys = plus_all(rows, keys), None
+        read = Tally.pairs if plan.form.sigmoid else Tally.sums
+        return tuple(map(read, rows)), None if keys is None else tuple(map(read, keys))
 
     return plan.run(local, q, k, z)
 
@@ -86,7 +86,7 @@ def _backward(plan, moves, q, k, z, pulls):
             theirs = None if kind == "rows" else theirs
             return block_grads(z, q, k, pulls[0], theirs, plan.rules, moves=moves, **plan.how(z, k, kind))
 
-        k, z = plan.cast(q, k, z)
+        q, k, z = plan.cast(q, k, z)
         return plan.meet(visit, (k, pulls[0] if plan.kind == "half" else pulls[1]), GRADIENTS)
 
     return plan.run(local, q, k, z, pulls)
@@ -96,7 +96,7 @@ def _sums_fwd(plan, q, k, z):
     moves = any(a.perturbed for a in jax.tree.leaves(z)), k.x.perturbed
     q, k, z = jax.tree.map(lambda a: a.value, (q, k, z))
     found = _forward(plan, q, k, z)
-    lse = [None if sums is None else sums[0] for sums in found]
+    lse = [None if side is None else [one[0] for one in side] for side in found]
     return found, (q, k, z, lse, tuple(() if moved else None for moved in moves))  # a flag may be no array: a shape it is
 
 
@@ -105,14 +105,18 @@ def _sums_bwd(plan, kept, given):
     moves = tuple(moved is not None for moved in moves)
     if not any(moves):
         return None, None, None
-    pulls = [None if a is None else Pull(a, _filled(g[0], a), _filled(g.pos, a)) for a, g in zip(lse, given, strict=True)]
+    pulls = [side and tuple(map(_pull, side, g)) for side, g in zip(lse, given, strict=True)]
+    if not jax.tree.leaves(pulls):
+        return None, None, None
     dz, dk = _backward(plan, moves, q, k, z, pulls)
     nothing = jax.tree.map(lambda a: None, k)
     return None, nothing if dk is None else nothing.replace(x=dk.astype(k.x.dtype)), dz
 
 
-def _filled(gradient, like):
-    return jnp.zeros_like(like) if isinstance(gradient, SymbolicZero) else gradient
+def _pull(lse, given):
+    """The Pull of rows whose sums have the given gradients; what nothing reads costs no exponential."""
+    dlse, dpos = (None if g is None or isinstance(g, SymbolicZero) else g for g in (given[0], given.pos))
+    return Pull(None if dlse is None else lse, dlse, dpos)
 
 
 sums.defvjp(_sums_fwd, _sums_bwd, symbolic_zeros=True)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import oracles
-from dress import dress
+from dress import DOORS, dress
 from supcon_jax.losses import contrast, negatives
+from supcon_jax.ops import rows, sharded
 from supcon_jax.ops.rows import Rows
 
 N, D = 12, 5
@@ -40,6 +41,40 @@ def test_equals_the_loops(name, own):
     value, _ = dress(loss, [X, Y, np.float64(4)])
     w = oracles.same_label(LABEL, LABEL)
     np.testing.assert_allclose(value, slow(X, X if own else Y, w, 4.0, SELF if own else NOTHING, **options), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_pair_is_met_once(name):
+    """As many products as supcon has, in either pass."""
+
+    def products(fn, options):
+        def loss(x):
+            q = Rows(x, jnp.asarray(LABEL), jnp.arange(N))
+            return fn(q, q.replace(x=x + 1), scale=4.0, sums=sharded.tiled(), **options)
+
+        return str(jax.make_jaxpr(jax.grad(loss))(jnp.asarray(X, jnp.float32))).count("dot_general")
+
+    fn, _, options = LOSSES[name]
+    assert products(fn, options) == products(contrast.supcon, {}) == 4
+
+
+PLACES = [("hard", "ring", True), ("decoupled_weighted", "hybrid", False), ("in", "tiled", True)]
+
+
+@pytest.mark.parametrize("name, place, own", PLACES)
+def test_every_door_is_the_definition(name, place, own):
+    def loss(x, y, scale, sums):
+        q = Rows(x, jnp.asarray(LABEL), jnp.arange(N, dtype=jnp.int32))
+        return LOSSES[name][0](q, None if own else q.replace(x=y), scale=scale, sums=sums, **LOSSES[name][2])
+
+    with jax.enable_x64(True):
+        args = jnp.asarray(X), jnp.asarray(Y), jnp.asarray(4.0)
+        used = DOORS[place](1 if place == "tiled" else 8, tile=(4, 6))
+        got, want = (
+            jax.jit(jax.value_and_grad(functools.partial(loss, sums=d), (0, 1, 2)))(*args) for d in (used, rows.dense)
+        )
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * max(1, np.abs(other).max()))
 
 
 def pairs(x):

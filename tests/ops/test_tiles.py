@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from supcon_jax.ops import rows, rules, tiles
+from supcon_jax.ops import rows, rules, sweep, tiles
 from supcon_jax.ops.rows import Rows
-from supcon_jax.ops.tiles import Asked, Pull, Rules, block_grads, block_stats, plus
+from supcon_jax.ops.tiles import Asked, Form, Pull, Rules, block_grads, block_stats, plus
 
 D = 5
 
@@ -81,29 +81,40 @@ def defined(name, own):
     return q, k, rules, want, seed, jax.jit(jax.grad(pulled, (0, 1)))(q.x, k.x, seed)
 
 
-both_sides = jax.jit(block_stats, static_argnames=("rules", "tile", "columns", "half"))
-gradients = jax.jit(block_grads, static_argnames=("rules", "tile", "half"))
+FORMS = {"running": Form(), "bounded": Form(bound=40.0)}  # the largest logit of `draw` is 15
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_both_sides_in_one_sweep(name):
+@functools.partial(jax.jit, static_argnames=("rules", "tile", "columns", "half", "form"))
+def both_sides(z, q, k, rules, **how):
+    """Tallies of one reading."""
+    return tuple(side[0] for side in block_stats(z, q, k, (rules,), **how))
+
+
+@functools.partial(jax.jit, static_argnames=("rules", "tile", "half", "form"))
+def gradients(z, q, k, mine, theirs, rules, **how):
+    return block_grads(z, q, k, (mine,), (theirs,), (rules,), **how)
+
+
+@pytest.mark.parametrize("name, form", [*((name, "running") for name in RULES), ("leaning", "bounded")])
+def test_both_sides_in_one_sweep(name, form):
     q, k, rules, want, seed, grads = defined(name, own=False)
+    form = FORMS[form]
     pulls = [Pull(s.lse, *one) for s, one in zip(want, seed, strict=True)]
     for tile in ((4, 6), (16, 8), (64, 64))[:: 1 if name == "leaning" else 2]:
-        mine, theirs = both_sides(Asked(q.x), q, k, rules, tile=tile, columns=True)
+        mine, theirs = both_sides(Asked(q.x), q, k, rules, tile=tile, columns=True, form=form)
         close((mine.sums(), theirs.sums()), want)
-        close(gradients(Asked(q.x), q, k, *pulls, rules, tile=tile), (Asked(grads[0]), grads[1]))
-    assert jax.eval_shape(functools.partial(block_stats, rules=rules, tile=tile), Asked(q.x), q, k)[1] is None
+        close(gradients(Asked(q.x), q, k, *pulls, rules, tile=tile, form=form), (Asked(grads[0]), grads[1]))
+    assert jax.eval_shape(functools.partial(block_stats, rules=(rules,), tile=tile), Asked(q.x), q, k)[1] is None
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_half_a_sweep_of_symmetric_logits(name):
+@pytest.mark.parametrize("name, form", [*((name, "running") for name in RULES), ("label", "bounded")])
+def test_half_a_sweep_of_symmetric_logits(name, form):
     """One of the two sides of each pair is made; the sums of both add to the definition's, and so do the gradients."""
     q, _, rules, (want, _), (one, other), grads = defined(name, own=True)
-    pull = Pull(want.lse, one[0] + other[0], one[1] + other[1])
+    pull, form = Pull(want.lse, one[0] + other[0], one[1] + other[1]), FORMS[form]
     for tile in ((4, 6), (64, 64)):
-        close(plus(*both_sides(Asked(q.x), q, q, rules, tile=tile, half=True)).sums(), want)
-        dz, dk = gradients(Asked(q.x), q, q, pull, pull, rules, tile=tile, half=True)
+        close(plus(*both_sides(Asked(q.x), q, q, rules, tile=tile, half=True, form=form)).sums(), want)
+        dz, dk = gradients(Asked(q.x), q, q, pull, pull, rules, tile=tile, half=True, form=form)
         close(dz.x + dk, sum(grads))
 
 
@@ -118,7 +129,7 @@ def test_half_a_sweep_visits_half_the_tiles():
     q = draw(32)
     for half, number in ((False, 16), (True, 10)):
         seen.clear()
-        found = jax.jit(functools.partial(block_stats, rules=Rules(counted), tile=(8, 8), half=half))(Asked(q.x), q, q)
+        found = jax.jit(functools.partial(block_stats, rules=(Rules(counted),), tile=(8, 8), half=half))(Asked(q.x), q, q)
         jax.block_until_ready(found)
         jax.effects_barrier()
         assert len(seen) == number
@@ -130,7 +141,7 @@ def test_a_side_without_gradient_costs_no_product(moves):
     pull = Pull(*(jnp.ones(16) for _ in range(3)))
 
     def run(q, k, moves):
-        return block_grads(Asked(q.x), q, k, pull, None, Rules(rows.same_label), tile=(8, 8), moves=moves)
+        return block_grads(Asked(q.x), q, k, (pull,), None, (Rules(rows.same_label),), tile=(8, 8), moves=moves)
 
     whole, part = (str(jax.make_jaxpr(run, static_argnums=2)(q, k, m)).count("dot_general") for m in ((True, True), moves))
     assert (whole, part) == (3, 2)
@@ -139,17 +150,19 @@ def test_a_side_without_gradient_costs_no_product(moves):
 
 
 def test_tiles_are_even_and_few():
-    assert [tiles.cut_of(np.zeros(n), 512) for n in (512, 600, 1025)] == [(512, 1, 512), (600, 2, 304), (1025, 3, 344)]
-    q = tiles.cut_of(np.zeros(5), 4)(draw(5))
+    assert [sweep.cut_of(np.zeros(n), 512) for n in (512, 600, 1025)] == [(512, 1, 512), (600, 2, 304), (1025, 3, 344)]
+    q = sweep.cut_of(np.zeros(5), 4)(draw(5))
     assert q.x.shape == (1, 8, D) and not np.any(q.valid[0, 5:])
 
 
 def test_tallies_of_nothing_add():
-    none = tiles.empty_tally(2, jnp.float64)
-    some = tiles.Tally(*(jnp.array([-500.0, 3.0]) for _ in range(5)))
-    close(plus(none, none), none)
-    close(plus(none, some), some)
-    close(plus(some, none), some)
+    some = jnp.array([-500.0, 3.0])
+    for form in FORMS.values():
+        none = tiles.empty_tally(2, jnp.float64, Rules(rows.same_label), form)
+        one = tiles.Tally(some, some, (some,) * 3, None if form.bound is None else some)
+        close(plus(none, none), none)
+        close(plus(none, one), one)
+        close(plus(one, none), one)
 
 
 def test_scale_100_in_float32():
@@ -161,8 +174,7 @@ def test_scale_100_in_float32():
     k64 = q64.replace(x=jnp.asarray(y))
     want = rows.dense(q64, k64, scale=100.0, weigh=rows.same_index)
     q, k = (r.replace(x=r.x.astype(jnp.float32)) for r in (q64, k64))
-    rules = Rules(rows.same_index)
-    got = block_stats(Asked(q.x * jnp.float32(100)), q, k, rules, tile=(16, 8))[0].sums()
+    got = block_stats(Asked(q.x * jnp.float32(100)), q, k, (Rules(rows.same_index),), tile=(16, 8))[0][0].sums()
     for one, other in zip(got, want, strict=True):
         assert one.dtype == jnp.float32
         np.testing.assert_allclose(one, other, rtol=2e-6, atol=2e-5)
