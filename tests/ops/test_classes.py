@@ -52,6 +52,7 @@ def judged(used):
 def test_sums_over_classes_are_the_definition(name, devices):
     got, want = judged(DOORS[name](devices, tile=(8, 8), classes=C)), judged(rows.dense)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        one, other = np.asarray(one), np.asarray(other)
         most = max(1, np.abs(np.where(other > -1e29, other, 0)).max())
         np.testing.assert_allclose(np.maximum(one, -1e29), np.maximum(other, -1e29), rtol=0, atol=1e-12 * most)
 
