@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh, PartitionSpec
 
+from supcon_jax.ops import tiles
 from supcon_jax.ops.arrays import wide
 from supcon_jax.ops.meet import GRADIENTS, TALLIES, meet
 from supcon_jax.ops.pairs import pairs
 from supcon_jax.ops.rows import dense
-from supcon_jax.ops.tiles import Asked, Pull, Rules, block_grads, block_stats, pad, plus
+from supcon_jax.ops.tiles import Asked, Pull, Rules, pad, plus
 
 TILES = {"cpu": (512, 1024), "tpu": (1024, 1024)}  # rows and keys of a tile where none is asked for
 LARGE_TILE = (2048, 4096)
@@ -38,6 +39,8 @@ class Door:
     tile: (rows, keys) of a tile; by the kind of device if left out.
     precision: "bf16" multiplies in bfloat16, "f32" in float32 (float64 for float64 rows), both adding in float32 or
     wider; by the dtype of the rows if left out.
+    kernel: "xla", or "pallas" for the kernels of ops.tiles_tpu, whose rules may not read embeddings; on CPU their steps
+    are interpreted, slowly, for tests.
     """
 
     mesh: Mesh | None = None
@@ -45,10 +48,13 @@ class Door:
     outer: str | tuple[str, ...] | None = None
     tile: tuple[int, int] | None = None
     precision: str | None = None
+    kernel: str = "xla"
 
     def __post_init__(self):
         if self.precision not in (None, "bf16", "f32"):
             raise ValueError(f'precision is {self.precision!r}: say "bf16" or "f32", or leave it out')
+        if self.kernel not in ("xla", "pallas"):
+            raise ValueError(f'kernel is {self.kernel!r}: say "xla" or "pallas"')
 
     def __call__(self, q, k, *, scale, weigh, veto=None):
         """Sums of the queries over the keys: arguments and value of rows.dense."""
@@ -107,7 +113,13 @@ class Plan:
             return local(*args)
         split = PartitionSpec(self.door.axes)
         names = frozenset(self.door.axes)
-        return jax.shard_map(local, mesh=self.door.mesh, in_specs=split, out_specs=split, axis_names=names)(*args)
+        how = {"mesh": self.door.mesh, "axis_names": names, "check_vma": not self.interpreted}
+        return jax.shard_map(local, in_specs=split, out_specs=split, **how)(*args)
+
+    @property
+    def interpreted(self):
+        """Whether kernels are interpreted: JAX's interpreter fails the replication check that all else passes."""
+        return self.door.kernel == "pallas" and self.platform == "cpu"
 
     def cast(self, q, k, z):
         """The rows as they are multiplied."""
@@ -116,10 +128,24 @@ class Plan:
         dtype = {"bf16": jnp.bfloat16, "f32": full, None: narrow}[self.door.precision]
         return k.replace(x=k.x.astype(dtype)), z._replace(x=z.x.astype(dtype))
 
-    def tile(self):
+    @property
+    def platform(self):
         mesh = self.door.mesh
-        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-        return self.door.tile or TILES.get(platform, LARGE_TILE)
+        return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+    def tile(self):
+        return self.door.tile or TILES.get(self.platform, LARGE_TILE)
+
+    def primitives(self):
+        """block_stats and block_grads of the kernel asked for."""
+        if self.door.kernel == "xla":
+            return tiles.block_stats, tiles.block_grads
+        from supcon_jax.ops import tiles_tpu
+
+        if self.platform not in ("tpu", "cpu"):
+            raise ValueError(f'kernel="pallas" is written for TPU, not for {self.platform}: use kernel="xla"')
+        how = {"interpret": self.interpreted}
+        return functools.partial(tiles_tpu.block_stats, **how), functools.partial(tiles_tpu.block_grads, **how)
 
     def meet(self, visit, keys, shares):
         split = self.door.parts > 1
@@ -137,7 +163,7 @@ def _forward(plan, q, k, z):
     def local(q, k, z):
         def visit(keys, kind):
             how = {"tile": plan.tile(), "columns": kind == "both", "half": kind == "half"}
-            return block_stats(z, q, keys, plan.rules, **how)
+            return plan.primitives()[0](z, q, keys, plan.rules, **how)
 
         k, z = plan.cast(q, k, z)
         rows, keys = plan.meet(visit, k, TALLIES)
@@ -157,7 +183,7 @@ def _backward(plan, moves, q, k, z, pulls):
             k, theirs = keys
             theirs = None if kind == "rows" else theirs
             how = {"tile": plan.tile(), "half": kind == "half", "moves": moves}
-            return block_grads(z, q, k, pulls[0], theirs, plan.rules, **how)
+            return plan.primitives()[1](z, q, k, pulls[0], theirs, plan.rules, **how)
 
         k, z = plan.cast(q, k, z)
         return plan.meet(visit, (k, pulls[0] if plan.kind == "half" else pulls[1]), GRADIENTS)
