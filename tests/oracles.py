@@ -131,8 +131,9 @@ def mulsupcon(q, k, yq, yk, scale, out, weighted):
 
 def denominators(q, k, w, scale, out):
     """For each row: (logits of its positives, logits of all other keys)."""
+    scale = np.broadcast_to(np.asarray(scale, np.float64), len(q))
     for i in range(len(q)):
-        s = {j: scale * float(q[i] @ k[j]) for j in range(len(k)) if not out[i, j]}
+        s = {j: scale[i] * float(q[i] @ k[j]) for j in range(len(k)) if not out[i, j]}
         yield [s[j] for j in s if w[i, j] > 0], [s[j] for j in s if w[i, j] == 0]
 
 
@@ -170,6 +171,18 @@ def supcon_in(q, k, w, scale, out):
             inside = sum(math.exp(s) for s in near) / len(near)
             terms.append(-math.log(inside / sum(math.exp(s) for s in near + far)))
     return sum(terms) / len(terms)
+
+
+def one_positive(q, k, w, scale, out, mean):
+    """-log of each positive's share among itself and the negatives; mean over anchors of means, or over all terms."""
+    anchors = []
+    for near, far in denominators(q, k, w, scale, out):
+        if near and far:
+            below = sum(math.exp(s) for s in far)
+            anchors.append([-math.log(math.exp(s) / (math.exp(s) + below)) for s in near])
+    if mean == "terms":
+        return sum(map(sum, anchors)) / sum(map(len, anchors))
+    return sum(sum(terms) / len(terms) for terms in anchors) / len(anchors)
 
 
 def siglip(q, k, w, scale, bias, out):
