@@ -10,27 +10,29 @@ import numpy as np
 
 
 def row_sums(q, k, scale, w, out):
-    """Row sums, straight from the definition: (lse, pos, wgt, cnt, top) over the keys j with not out[i, j].
+    """Row sums, straight from the definition: (lse, pos, wgt, cnt, top, rival) over the keys j with not out[i, j].
 
-    A row without keys gives lse = top = -inf.
+    A row without keys gives lse = top = -inf, one without negatives rival = -inf.
     """
     q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
     scale = np.broadcast_to(np.asarray(scale, np.float64), len(q))
-    lse, pos, wgt, cnt, top = (np.zeros(len(q)) for _ in range(5))
+    lse, pos, wgt, cnt, top, rival = (np.zeros(len(q)) for _ in range(6))
     for i in range(len(q)):
-        exact, best = [], -math.inf
+        exact, best, rival[i] = [], -math.inf, -math.inf
         for j in range(len(k)):
             if out[i, j]:
                 continue
             s = scale[i] * sum(a * b for a, b in zip(q[i], k[j], strict=True))
             exact.append(s)
             best = max(best, s)
+            if w[i, j] == 0:
+                rival[i] = max(rival[i], s)
             pos[i] += w[i, j] * s
             wgt[i] += w[i, j]
             cnt[i] += w[i, j] > 0
         lse[i] = best + math.log(math.fsum(math.exp(s - best) for s in exact)) if exact else -math.inf
         top[i] = best
-    return lse, pos, wgt, cnt, top
+    return lse, pos, wgt, cnt, top, rival
 
 
 # ---- weights w_ij, label sets as Python sets
