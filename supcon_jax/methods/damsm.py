@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from supcon_jax.core import EMPTY, Aux, Player, Task
 from supcon_jax.losses import contrast, match
+from supcon_jax.losses.census import Watch
 from supcon_jax.ops.arrays import unit
 from supcon_jax.views import image as views
 
@@ -71,25 +72,28 @@ def damsm(
         with jax.numpy_dtype_promotion("standard"):
             total, metrics = matching(regions, code, words, sentence, batch)
             if scl:
+                label, index = (merge(batch[name][:, :branches]) for name in ("label", "index"))
+                watch = Watch(about.sums, label)
                 term, parts = contrast.label_supcon(
-                    unit(code), unit(sentence), merge(batch["label"][:, :branches]), index=merge(batch["index"][:, :branches]),
-                    scale=1 / temperature, inter=inter, inner=inner, label_mode=label_mode, sums=about.sums,
+                    unit(code), unit(sentence), label, index=index,
+                    scale=1 / temperature, inter=inter, inner=inner, label_mode=label_mode, sums=watch,
                 )  # fmt: skip
                 total = total + scl * term
-                metrics |= {"scl": term, **parts}
+                metrics |= {"scl": term, **parts, **watch.metrics("scl")}
         new = split_trunk(new, nets["image"].frozen)[0].get("batch_stats", {})
         return total, Aux(metrics, {"image": new}, state.memory)
 
     def matching(regions, code, words, sentence, batch):
-        total, metrics = 0.0, {}
+        total, metrics, watch = 0.0, {}, Watch(about.sums)
         for b in range(branches):
             label = batch["label"][:, b] if class_mask and batch["label"].ndim == 2 else None
             branch = [x.reshape(-1, branches, *x.shape[1:])[:, b] for x in (regions, code, words, sentence)]
             w0, w1 = match.words(branch[0], branch[2], batch["text_len"][:, b], label, gammas=gammas, group=group)
-            s0, s1 = match.sentences(branch[1], branch[3], label, gamma=gammas[2], sums=about.sums)
+            seen = watch.of(batch["label"][:, b])
+            s0, s1 = match.sentences(branch[1], branch[3], label, gamma=gammas[2], sums=seen)
             total = total + w0 + w1 + s0 + s1
             metrics |= {f"{name}_{b}": value for name, value in zip(("w0", "w1", "s0", "s1"), (w0, w1, s0, s1))}
-        return total, metrics
+        return total, metrics | watch.metrics("sentences")
 
     return Task(init, (Player("model", loss, tx["model"]),), heads=heads(nets))
 

@@ -28,9 +28,10 @@ def _scatter(share, axis):
 
 
 def _scatter_tally(share, axis):
-    top = lax.pmax(share.top, axis)
-    *rest, mine = _scatter((share.total * jnp.exp(share.top - top), *share[2:], _first(top, axis)), axis)
-    return type(share)(mine, *rest)
+    top, rival = lax.pmax((share.top, share.rival), axis)
+    best = _first(top, axis), _first(rival, axis)
+    share = share._replace(total=share.total * jnp.exp(share.top - top), top=best[0], rival=best[1])
+    return _scatter(share, axis)
 
 
 def _first(a, axis):

@@ -25,7 +25,7 @@ class Pairs(NamedTuple):
 def pairs(sums, q, k, *, scale, bias, weigh, veto=None):
     """Sums of s_ij = scale <q_i, k_j> + bias, pair by pair.
 
-    sums: a door; rows.dense makes the whole matrix. q, k, scale, weigh, veto: as for rows.dense. bias: f32[].
+    sums: a door; rows.dense makes the whole matrix. q, k, scale, weigh, veto: as for rows.dense. bias: f32[] or [n].
     Returns Pairs.
     """
     if sums is not dense:
@@ -33,7 +33,8 @@ def pairs(sums, q, k, *, scale, bias, weigh, veto=None):
     acc = wide(q.x, k.x)
     s = jnp.einsum("nd,md->nm", q.x, k.x, precision=jax.lax.Precision.HIGHEST, preferred_element_type=acc)
     scale = jnp.asarray(scale, acc)
-    s = s * (scale[:, None] if scale.ndim else scale) + jnp.asarray(bias, acc)
+    bias = jnp.asarray(bias, acc)
+    s = s * (scale[:, None] if scale.ndim else scale) + (bias[:, None] if bias.ndim else bias)
     live = live_pairs(q, k, veto)
     weight = jnp.where(live, weigh(q, k).astype(acc), 0)
     soft = jnp.sum(jnp.where(live, jax.nn.softplus(s), 0), axis=1)

@@ -73,7 +73,7 @@ class Door:
 
     def pairs(self, q, k, *, scale, bias, weigh, veto=None):
         """Sums pair by pair: arguments and value of pairs.pairs."""
-        kind = "half" if q is k and jnp.ndim(scale) == 0 else "rows"
+        kind = "half" if q is k and jnp.ndim(scale) == jnp.ndim(bias) == 0 else "rows"
         return self._sums(kind, q, k, scale, Rules(weigh, None, veto, sigmoid=True), bias)[0]
 
     @property

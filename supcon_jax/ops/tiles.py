@@ -54,11 +54,12 @@ class Tally(NamedTuple):
     pos: Array
     wgt: Array
     cnt: Array
+    rival: Array
 
     def sums(self):
         some = self.total > 0
         lse = jnp.where(some, jnp.log(jnp.where(some, self.total, 1)) + self.top, LOWEST)
-        return Sums(lse, self.pos, self.wgt, self.cnt, self.top)
+        return Sums(lse, self.pos, self.wgt, self.cnt, self.top, self.rival)
 
     def pairs(self):
         return Pairs(self.total, self.pos, self.wgt, self.cnt)
@@ -76,7 +77,7 @@ def plus(a, b):
     """The tally of two disjoint sets of pairs."""
     top = jnp.maximum(a.top, b.top)
     total = a.total * jnp.exp(a.top - top) + b.total * jnp.exp(b.top - top)
-    return Tally(top, total, a.pos + b.pos, a.wgt + b.wgt, a.cnt + b.cnt)
+    return Tally(top, total, a.pos + b.pos, a.wgt + b.wgt, a.cnt + b.cnt, jnp.maximum(a.rival, b.rival))
 
 
 def block_stats(z, q, k, rules, *, tile, columns=False, half=False):
@@ -156,7 +157,9 @@ def views(q, k, rules, dtype, alone, columns):
 def tally(s, live, weight, axis, sigmoid=False):
     """Tally of a tile of logits over an axis. live: bool, weight: 0 where not live, both [n, m]."""
     s = jnp.where(live, s, LOWEST)
-    rest = jnp.sum(weight * s, axis=axis), jnp.sum(weight, axis=axis), jnp.sum(weight > 0, axis=axis).astype(s.dtype)
+    chosen = weight > 0
+    rest = jnp.sum(weight * s, axis=axis), jnp.sum(weight, axis=axis), jnp.sum(chosen, axis=axis).astype(s.dtype)
+    rest = *rest, jnp.max(jnp.where(chosen, LOWEST, s), axis=axis)
     if sigmoid:
         total = jnp.sum(jax.nn.softplus(s), axis=axis)
         return Tally(jnp.zeros_like(total), total, *rest)
@@ -165,7 +168,7 @@ def tally(s, live, weight, axis, sigmoid=False):
 
 
 def empty_tally(n, dtype):
-    return Tally(jnp.full(n, LOWEST, dtype), *(jnp.zeros(n, dtype) for _ in range(4)))
+    return Tally(jnp.full(n, LOWEST, dtype), *(jnp.zeros(n, dtype) for _ in range(4)), jnp.full(n, LOWEST, dtype))
 
 
 def pulled(s, live, weight, pull, axis, sigmoid=False):

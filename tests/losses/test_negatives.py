@@ -10,6 +10,7 @@ import pytest
 import oracles
 from dress import dress
 from supcon_jax.losses import contrast, negatives
+from supcon_jax.ops import sharded
 from supcon_jax.ops.rows import Rows
 
 N, D = 12, 5
@@ -25,6 +26,8 @@ LOSSES = {  # the library's function, the loops', what both are given
     "hard": (negatives.debiased, oracles.debiased, {"prior": 0.1, "beta": 1.0}),
     "hard_alone": (negatives.debiased, oracles.debiased, {"prior": 0.0, "beta": 0.5}),
     "in": (negatives.supcon_in, oracles.supcon_in, {}),
+    "one_positive": (negatives.one_positive, oracles.one_positive, {"mean": "anchors"}),
+    "one_positive_terms": (negatives.one_positive, oracles.one_positive, {"mean": "terms"}),
 }
 
 
@@ -40,6 +43,26 @@ def test_equals_the_loops(name, own):
     value, _ = dress(loss, [X, Y, np.float64(4)])
     w = oracles.same_label(LABEL, LABEL)
     np.testing.assert_allclose(value, slow(X, X if own else Y, w, 4.0, SELF if own else NOTHING, **options), rtol=1e-12)
+
+
+def test_a_scale_for_each_row_and_padding():
+    """One positive through tiles: every row has a bias of its own, so nothing is symmetric any more."""
+    scale, valid = np.linspace(2, 5, N), np.arange(N) != 4
+    with jax.enable_x64(True):
+        q = Rows(jnp.asarray(X), jnp.asarray(LABEL), jnp.arange(N), jnp.asarray(valid))
+        for given in (scale, 4.0):
+            got = negatives.one_positive(q, scale=jnp.asarray(given), sums=sharded.tiled(tile=(4, 4)))
+            w, out = oracles.same_label(LABEL, LABEL), SELF | ~valid[:, None] | ~valid[None, :]
+            want = oracles.one_positive(X, X, w, np.broadcast_to(given, N), out, "anchors")
+            np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_scaled_means_over_all_anchors():
+    """base and empty="zero" say what they say for supcon: times T/T0, and empty rows count as zero."""
+    q = Rows(jnp.asarray(X), jnp.asarray(LABEL))
+    for fn in (negatives.decoupled, negatives.supcon_in, negatives.one_positive):
+        whole = fn(q, scale=4.0, base=0.5, empty="zero")
+        np.testing.assert_allclose(whole, fn(q, scale=4.0) / (4 * 0.5) * (N - 2) / N, rtol=1e-5)
 
 
 def pairs(x):
@@ -85,5 +108,9 @@ def test_the_floor_of_a_debiased_sum_has_no_gradient_from_negatives():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="prior"):
         negatives.debiased(pairs(X), scale=1.0, prior=1.0)
+    with pytest.raises(ValueError, match="norm"):
+        negatives.supcon_in(pairs(X), scale=1.0, norm="weight")
+    with pytest.raises(ValueError, match="mean"):
+        negatives.one_positive(pairs(X), scale=1.0, mean="pairs")
     with pytest.raises(ValueError, match="labels"):
         negatives.decoupled(Rows(jnp.asarray(X)), scale=1.0)

@@ -72,7 +72,14 @@ def test_every_term_has_a_name_and_its_value(world):
     want["scl"] = want["inter"] + want["inner"]
     want["loss"] = want["scl"] + sum(x for name, x in want.items() if name[-2:] in ("_0", "_1"))
     names = {f"model/{name}" for name in want} | {"model/grad_norm", "skipped", "skipped_in_a_row"}
-    assert set(metrics) == names
+    assert set(metrics) == names | {f"model/{name}" for name in tiny.census("scl") | tiny.census("sentences")}
+    blocks = ("image_text", "text_image", "image_image", "text_text")
+    want["scl/contrast_nats"] = np.mean([want[name] for name in blocks])
+    want["scl/chance_nats"] = (np.log(16) + np.log(15)) / 2
+    want["scl/positives_per_anchor"] = weight.sum() / 16 - 0.5  # within a modality a row is not its own
+    want["scl/false_negative_percent"] = want["sentences/false_negative_percent"] = 0
+    want["sentences/contrast_nats"] = np.mean([want[f"s{i}_{b}"] for i in (0, 1) for b in (0, 1)])
+    want["sentences/positives_per_anchor"] = 1
     for name, value in want.items():
         assert metrics[f"model/{name}"] == pytest.approx(value, rel=5e-5, abs=1e-5), name
     assert tiny.far(after.stats["model"]["image"], stats) < 1e-5
@@ -104,8 +111,9 @@ def test_branches_and_weights(world):
     first = {name: x[:, :1] for name, x in batch.items()}
     used, metrics = metrics_of(made(branches=1, scl=0.0), state, batch)
     alone, _ = metrics_of(made(branches=1, scl=0.0), state, first)
-    assert used == alone == pytest.approx(sum(metrics.values()), rel=1e-6)
-    assert set(metrics) == {"w0_0", "w1_0", "s0_0", "s1_0"}
+    terms = {"w0_0", "w1_0", "s0_0", "s1_0"}
+    assert used == alone == pytest.approx(sum(metrics[name] for name in terms), rel=1e-6)
+    assert set(metrics) == terms | tiny.census("sentences")
     value, metrics = metrics_of(made(scl=0.3, inter=0.5, inner=2.0), state, batch)
     assert metrics["scl"] == pytest.approx(0.5 * whole["model/inter"] + 2 * whole["model/inner"], rel=1e-5)
     matched = whole["model/loss"] - whole["model/scl"]

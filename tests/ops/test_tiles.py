@@ -146,7 +146,7 @@ def test_tiles_are_even_and_few():
 
 def test_tallies_of_nothing_add():
     none = tiles.empty_tally(2, jnp.float64)
-    some = tiles.Tally(*(jnp.array([-500.0, 3.0]) for _ in range(5)))
+    some = tiles.Tally(*(jnp.array([-500.0, 3.0]) for _ in range(6)))
     close(plus(none, none), none)
     close(plus(none, some), some)
     close(plus(some, none), some)
