@@ -31,9 +31,9 @@ def data_devices(batch: int, wanted: int | str = "auto", devices: int | None = N
     return wanted
 
 
-def data_mesh(count: int) -> Mesh:
-    """A mesh with the one axis "data" over the first `count` devices."""
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+def data_mesh(count: int, devices=None) -> Mesh:
+    """A mesh with the one axis "data" over the first `count` devices: this machine's, or those of a description."""
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=(devices or jax.devices())[:count])
 
 
 def place(batch, mesh: Mesh):

@@ -20,7 +20,7 @@ from supcon_jax.convert import inception, rename, tensors
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.gans import GANS
 from supcon_jax.methods import METHODS
-from supcon_jax.ops.sharded import auto
+from supcon_jax.ops.sharded import auto, gather, ring
 from supcon_jax.train import checkpoint, loop, optim
 
 INCEPTION_FILE = "torchvision's inception_v3_google weights (.pth or .safetensors)"
@@ -62,21 +62,23 @@ def done(config: dict, name: str, workdir: pathlib.Path) -> dict | None:
     return said
 
 
-def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True) -> Stage:
+def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True, *, mesh=None, sums=None, towers=None) -> Stage:
     """Builds the stage `name` of a plain config.
 
     workdir: holds the folders of all stages. evaluate: with its evaluations and sample pictures.
+    mesh, sums, towers: of another machine, its door, and what stands for `load_frozen`, to compile without running.
     Raises UserError: a bad name or argument, missing pretrained weights, unusable data.
     """
     section, folder = config[name], workdir / name
-    towers, about_towers, hashes = load_frozen(config, name, workdir)
+    towers, about_towers, hashes = (towers or load_frozen)(config, name, workdir)
     vocab = Vocab(tuple(about_towers["damsm"]["vocab"])) if "damsm" in about_towers else None
     data = open_data(config, workdir, vocab)
     nets = build_nets(config, name, data, about_towers)
     batch, steps = section["batch"], section["steps"]
-    mesh = mesh_of(batch, config["mesh"]["data"])
+    mesh = mesh or mesh_of(batch, config["mesh"]["data"])
+    sums = sums or door(config, mesh)
     epoch = max(1, len(data.train) // batch)
-    about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, auto(mesh), mesh)
+    about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, sums, mesh)
     tx = {player: optim.optimiser(o, steps=steps, epoch=epoch) for player, o in section["optim"].items()}
     function = resolve({**METHODS, **GANS}, section["method"], f"config.{name}.method")
     args = {key: frozen(value) for key, value in section["args"].items()}
@@ -94,6 +96,12 @@ def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True)
         write_done, config=config, name=name, folder=folder, data=data, towers=towers, about=about_towers
     )
     return Stage(run, data, task, towers, finish)
+
+
+def door(config: dict, mesh: jax.sharding.Mesh, memory: int | None = None):
+    """The door of the contrastive sums that the config asks for. memory: bytes of a device, if it cannot be asked."""
+    kind = config["mesh"]["door"]
+    return auto(mesh, memory=memory) if kind == "auto" else {"gather": gather, "ring": ring}[kind](mesh)
 
 
 def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
@@ -141,11 +149,15 @@ def load_trunk(config: dict, name: str, place: str) -> tuple[dict, str]:
             f"{name}.nets.image.frozen=True needs {INCEPTION_FILE}: give --config.{name}.frozen.trunk=FILE"
             f"{f' ({place} is missing)' if place else ''}, or train the trunk with --config.{name}.nets.image.frozen=False"
         )
+    return rename.load(tensors.read(place), inception.torchvision(), trunk_shapes(config, name)), tensors.sha256(place)
+
+
+def trunk_shapes(config: dict, name: str) -> dict:
+    """The trunk's variables in shape only."""
     encoder = net(config[name]["nets"]["image"], f"{name}.nets.image")
     shape = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)
     like = jax.eval_shape(lambda key, x: encoder.init(key, x), jax.random.key(0), shape)
-    like = {kind: tree["trunk"] for kind, tree in like.items()}
-    return rename.load(tensors.read(place), inception.torchvision(), like), tensors.sha256(place)
+    return {kind: tree["trunk"] for kind, tree in like.items()}
 
 
 def check_labels(args: dict, data: Data, name: str) -> None:

@@ -68,7 +68,7 @@ def train(run: Run) -> tuple[core.State, dict[str, float]]:
     start = int(state.step)
     writer = hooks.Writer(run.folder, start)
     progress = hooks.Progress(run.name, run.steps, run.images, start)
-    step = jax.jit(functools.partial(core.step, run.task), donate_argnums=0)
+    step = compiled_step(run.task)
     frozen = shard.replicate(run.frozen, run.mesh)
     late, measured, profiling = None, {}, tuple(run.every.get("profile", ()))
     for at in range(start + 1, run.steps + 1):
@@ -100,6 +100,11 @@ def train(run: Run) -> tuple[core.State, dict[str, float]]:
     writer.close()
     stop.end()
     return state, measured
+
+
+def compiled_step(task: core.Task):
+    """The training step as it is compiled: (state, frozen, batch) -> (state, metrics); the old state is given up."""
+    return jax.jit(functools.partial(core.step, task), donate_argnums=0)
 
 
 def settle(run: Run) -> None:
