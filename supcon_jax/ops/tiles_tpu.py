@@ -20,7 +20,7 @@ from supcon_jax.ops.tiles import Asked, Pull, Tally, plus, pulled, sweep, tally,
 
 BLOCK = 4096  # rows and keys of one kernel call: with d = 768 the keys' gradients take 12 MiB of fast memory
 LANES = 128  # a tile's sides are multiples of it
-VECTORS = 8  # numbers kept for each row: five of a tally or three of a pull, in one hardware tile
+VECTORS = 8  # numbers kept for each row: six of a tally or three of a pull, in one hardware tile
 FAST_MEMORY = 100 * 2**20  # bytes a kernel may take; v5e, v5p and v6e accept it
 
 
@@ -89,8 +89,9 @@ def _stats(alone, z, q, k, rules, tile, columns, interpret):
 
     out = (block.row_shape(VECTORS), block.key_shape(VECTORS, block.bn) if columns else None)
     rows, keys = block.call(kernel, given, out, interpret)
-    rows = Tally(*(rows[: block.n, t] for t in range(5)))
-    return rows, Tally(*(keys[:, t].reshape(-1)[: block.m] for t in range(5))) if columns else None
+    numbers = range(len(Tally._fields))
+    rows = Tally(*(rows[: block.n, t] for t in numbers))
+    return rows, Tally(*(keys[:, t].reshape(-1)[: block.m] for t in numbers)) if columns else None
 
 
 def _grads(alone, z, q, k, rows, keys, rules, tile, moves, interpret):
