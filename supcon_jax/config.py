@@ -125,6 +125,7 @@ RANGES = (
     ("*.args.inner", NUMBER, lambda x: x >= 0, "a weight >= 0"),
     ("*.args.ema", NUMBER, lambda x: 0 <= x < 1, "a decay in [0, 1)"),
     ("*.args.group", int, lambda x: x >= 2, "at least 2"),
+    ("*.args.slices", int, lambda x: x >= 1, "at least 1; 1 encodes the batch at once"),
     ("*.lr", NUMBER, lambda x: x > 0, "a number > 0"),
     ("*.clip.*", NUMBER, lambda x: x > 0, "a norm > 0"),
     ("*.warmup", int, lambda x: x >= 0, "a number of steps >= 0"),

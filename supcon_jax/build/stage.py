@@ -74,7 +74,7 @@ def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True)
     data = open_data(config, workdir, vocab)
     nets = build_nets(config, name, data, about_towers)
     batch, steps = section["batch"], section["steps"]
-    mesh = mesh_of(batch, config["mesh"]["data"])
+    mesh = mesh_of(slice_of(section, name), config["mesh"]["data"])
     epoch = max(1, len(data.train) // batch)
     about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, auto(mesh), mesh)
     tx = {player: optim.optimiser(o, steps=steps, epoch=epoch) for player, o in section["optim"].items()}
@@ -146,6 +146,18 @@ def load_trunk(config: dict, name: str, place: str) -> tuple[dict, str]:
     like = jax.eval_shape(lambda key, x: encoder.init(key, x), jax.random.key(0), shape)
     like = {kind: tree["trunk"] for kind, tree in like.items()}
     return rename.load(tensors.read(place), inception.torchvision(), like), tensors.sha256(place)
+
+
+def slice_of(section: dict, name: str) -> int:
+    """Rows that are encoded at once, which are what the devices share. Raises UserError: slices would be of two sizes."""
+    batch, slices = section["batch"], section["args"].get("slices", 1)
+    if batch % slices:
+        near = [k for k in range(1, batch + 1) if batch % k == 0]
+        near = sorted(sorted(near, key=lambda k: abs(k - slices))[:2])
+        raise UserError(
+            f"config.{name}.args.slices={slices} does not divide config.{name}.batch={batch}; use {' or '.join(map(str, near))}"
+        )
+    return batch // slices
 
 
 def check_labels(args: dict, data: Data, name: str) -> None:

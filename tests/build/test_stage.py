@@ -109,6 +109,14 @@ def test_labels_that_fit_or_are_not_read(args, labels):
     stage.check_labels(args, data(labels), "damsm")
 
 
+def test_slices_decide_what_the_devices_share():
+    section = {"batch": 48, "args": {"slices": 4}}
+    assert stage.slice_of(section, "damsm") == 12 and stage.slice_of({"batch": 48, "args": {}}, "damsm") == 48
+    with pytest.raises(UserError, match=r"^config\.damsm\.args\.slices=5 does not divide config\.damsm\.batch=48; use 4 or 6$"):
+        stage.slice_of(section | {"args": {"slices": 5}}, "damsm")
+    assert moved("damsm.args.slices=2") == ["damsm", "attngan"]  # BatchNorm sees other pictures together
+
+
 def test_nets_follow_the_vocabulary_the_sizes_and_the_encoders_file():
     config = plain("precision=bf16", "attngan.nets.gen.sizes=(16,32)")
     assert stage.build_nets(config, "damsm", data(SINGLE), {})["text"].vocab == 3
