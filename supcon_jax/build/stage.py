@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from supcon_jax import core
+from supcon_jax import core, hosts, shard
 from supcon_jax.build import evaluations, weights
 from supcon_jax.build.datasets import Data, mesh_of, open_data
 from supcon_jax.build.names import call, frozen, net, resolve
@@ -89,6 +89,7 @@ def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True)
         every=config["every"], keep=config["keep"], skip_limit=config["skip_limit"], config=depends(config, name),
         evals=evaluations.build(measure) if evaluate else (),
         picture=evaluations.sampler(measure) if evaluate and "generate" in task.heads else None,
+        split=config["mesh"]["params_mib"] * 2**20 if config["mesh"]["params"] == "fsdp" else None,
     )  # fmt: skip
     finish = functools.partial(
         write_done, config=config, name=name, folder=folder, data=data, towers=towers, about=about_towers
@@ -171,22 +172,32 @@ def check_labels(args: dict, data: Data, name: str) -> None:
 
 
 def write_done(state, values, *, config, name, folder, data, towers, about) -> None:
-    """Writes the stage's weights for later stages and for sampling, then the DONE file that lets a rerun skip it."""
+    """Writes the stage's weights for later stages and for sampling, then the DONE file that lets a rerun skip it.
+
+    All processes give their part of the weights, the first one writes them, and all go on when they lie there.
+    """
     section = config[name]
     known = {key: value for key, value in config.items() if key not in ("cache", "networks")}
     known["data"] = config["data"] | {"root": ""}  # what the weights are, not where they were made
     said = {"kind": section["method"], "vocab": list(data.vocab.words), "config": known, "stage": name}
-    tree = EXPORTS[section["method"]](state, towers)
+    tree, bits = shard.whole(EXPORTS[section["method"]](state, towers)), checkpoint.digest(state)
     if section["method"] == "attngan":
         said["nets"] = {"gen": section["nets"]["gen"], **about["damsm"]["nets"]}
     else:
         said["nets"] = section["nets"]
-    weights.save(folder / "weights.safetensors", tree, said)
+    if hosts.chief():
+        weights.save(folder / "weights.safetensors", tree, said)
+        write_record(state, values, bits, config=config, name=name, folder=folder)
+    hosts.wait(f"{name} is finished")
+
+
+def write_record(state, values, bits: str, *, config, name, folder) -> None:
+    """The DONE file of a stage whose weights are written."""
     record = {
         "config": digest(depends(config, name)),
         "steps": int(state.step),
         "skipped": int(state.skipped[0]),
-        "digest": checkpoint.digest(state),
+        "digest": bits,
         "weights": tensors.sha256(folder / "weights.safetensors"),
         "numbers": values,
     }

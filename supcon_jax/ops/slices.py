@@ -11,7 +11,7 @@ def sliced(encode, rows, stats, key, *, slices=1):
         forward:  (z_s, stats_s+1) = encode(x_s, stats_s, key_s),  s = 0 .. slices - 1
         backward: each slice is encoded again from its rows, then differentiated
 
-    Gao et al. 2021, arXiv 2101.06983, section 3: the gradient of any loss on all codes is exact, at the memory of one
+    Gao et al. 2021, arXiv 2101.06983: the gradient of any loss on all codes is exact, at the memory of one
     slice and one more forward pass (4 units of work for 3). There it is two passes with a cache of gradients; here it
     is a rematerialised scan under the usual differentiation, so that both passes see the same rows, keys and statistics.
 

@@ -11,6 +11,8 @@ import time
 
 import numpy as np
 
+from supcon_jax import hosts
+
 log = logging.getLogger("supcon_jax")
 
 
@@ -47,6 +49,19 @@ class Writer:
         self.board.close()
 
 
+class Silent:
+    """A writer that writes nothing: that of all processes but one."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def picture(self, step: int, name: str, image) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def kept(line: str, start: int) -> bool:
     """Whether a line of metrics.jsonl is whole and belongs to a step up to `start`."""
     try:
@@ -80,7 +95,8 @@ class Progress:
             f"{self.name} {step}/{self.steps} | {rate:.0f} images/s | {clock(left)} left | {losses}"
             f" | input {100 * values['input_wait_share']:.0f} %"
         )
-        print(text, file=sys.stderr, flush=True)
+        if hosts.chief():
+            print(text, file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:

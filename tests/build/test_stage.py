@@ -31,8 +31,8 @@ def moved(setting):
 @pytest.mark.parametrize(
     "setting",
     ["data.threads=0", "data.root=/elsewhere", "data.test=val", "data.bad_limit=0.5", "every.save=1", "every.sample=0",
-     "keep.best=0", "eval_batch=4", "evals.matching.fakes=32", "mesh.data=1", "skip_limit=3", "cache=/elsewhere",
-     "networks.fid_inception=/elsewhere/a.pth"],
+     "keep.best=0", "eval_batch=4", "evals.matching.fakes=32", "mesh.data=1", "mesh.params=fsdp", "mesh.params_mib=1.5",
+     "skip_limit=3", "cache=/elsewhere", "networks.fid_inception=/elsewhere/a.pth"],
 )  # fmt: skip
 def test_what_a_result_does_not_depend_on(setting):
     assert moved(setting) == []
