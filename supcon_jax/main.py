@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import pathlib
 import sys
 import time
 
 from supcon_jax import config as configs
-from supcon_jax import shard
+from supcon_jax import hosts, shard
 from supcon_jax.config import UserError
 
 log = logging.getLogger("supcon_jax")
@@ -25,7 +26,10 @@ def main(argv: list[str] | None = None) -> int:
         MODES[flags.mode](flags, settings)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return hosts.end(2)
+    except (Exception, KeyboardInterrupt):
+        hosts.end(1)  # the other processes must not wait for this one
+        raise
     return 0
 
 
@@ -51,6 +55,12 @@ def parse(argv: list[str]):
     parser.add_argument("--prompts", help="sample: a file with one caption a line")
     parser.add_argument("--number", type=int, default=4, help="sample: pictures for each caption (4)")
     parser.add_argument("--seed", type=int, default=0, help="sample: of the noise (0)")
+    several = parser.add_argument_group("several hosts: the same command on each, with its own --process")
+    env = os.environ.get
+    several.add_argument("--coordinator", default=env("JAX_COORDINATOR_ADDRESS"), help="HOST:PORT of process 0, or auto")
+    several.add_argument("--processes", type=int, default=env("JAX_NUM_PROCESSES"), help="how many there are")
+    several.add_argument("--process", type=int, default=env("JAX_PROCESS_ID"), help="which of them this is, from 0")
+    several.add_argument("--start_seconds", type=int, default=120, help="how long to wait for all of them (120)")
     parser.add_argument("--print_config", action="store_true", help="print the config and end")
     return parser.parse_args(rest), settings
 
@@ -87,6 +97,8 @@ def ready(flags, settings) -> tuple[dict, pathlib.Path]:
     if workdir is None:
         raise UserError("--workdir=DIR is missing: the folder that holds everything the run writes")
     shard.start()
+    if flags.coordinator:
+        hosts.join(flags.coordinator, flags.processes, flags.process, flags.start_seconds)
     return config, workdir
 
 
@@ -101,7 +113,7 @@ def train(flags, settings) -> None:
         show(name, run.train_stage(config, name, workdir))
         spent[name] = time.monotonic() - began
     total = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in spent.items())
-    print(f"done: {total}; everything lies in {workdir}")
+    say(f"done: {total}; everything lies in {workdir}")
 
 
 def evaluate(flags, settings) -> None:
@@ -119,7 +131,13 @@ def evaluate(flags, settings) -> None:
 
 def show(name: str, values: dict[str, float]) -> None:
     for key, value in sorted(values.items()):
-        print(f"{name}  {key}  {value:.6g}")
+        say(f"{name}  {key}  {value:.6g}")
+
+
+def say(text: str) -> None:
+    """Prints, once for all processes."""
+    if hosts.chief():
+        print(text)
 
 
 def compiled(flags, settings) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from supcon_jax import core
+from supcon_jax import core, shard
 from supcon_jax.build import cost, program, stage, weights
 from supcon_jax.build.target import GIB, Target, find
 from supcon_jax.config import UserError
@@ -51,16 +51,18 @@ def one(config: dict, name: str, target: Target) -> dict:
     Raises UserError: as `stage.build` does, or the batch cannot be split over the target.
     """
     batch = config[name]["batch"]
-    mesh, calls = target.mesh(batch, config["mesh"]["data"]), []
+    mesh, calls = target.mesh(stage.slice_of(config[name], name), config["mesh"]["data"]), []
     sums = cost.Heard(stage.door(config, mesh, target.chip.memory // GIB * GIB), calls)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         built = stage.build(config, name, folder, evaluate=False, mesh=mesh, sums=sums, towers=frozen_shapes)
         example = batch_shapes(built, config[name])
     said = {"stage": name, "topology": target.name, "devices": mesh.size, "batch": batch, "run": False}
-    whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("data")))
-    state = placed(jax.eval_shape(functools.partial(core.init_state, built.task), key_shape(), example), whole)
-    step = loop.compiled_step(built.task).lower(state, placed(built.frozen, whole), placed(example, split))
+    state = jax.eval_shape(functools.partial(core.init_state, built.task), key_shape(), example)
+    state, frozen = (placed(tree, shard.shardings(tree, mesh, built.run.split)) for tree in (state, built.frozen))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    example = placed(example, jax.tree.map(lambda _: rows, example))
+    step = loop.stepper(built.task, mesh, state).lower(state, frozen, example)
     said |= compiled(step, target)
     said["sums"] = [vars(call) for call in calls]
     said["modelled_seconds"] = cost.modelled(calls, mesh.size, target.chip, said["collectives"])
@@ -86,9 +88,9 @@ def compiled(lowered, target: Target) -> dict:
     return said | {"compile_seconds": round(time.monotonic() - began, 1)}
 
 
-def placed(shapes, sharding):
+def placed(shapes, shardings):
     """Shapes with where their arrays will lie."""
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)
+    return jax.tree.map(lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), shapes, shardings)
 
 
 def key_shape():

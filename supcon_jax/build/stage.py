@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from supcon_jax import core
+from supcon_jax import core, hosts, shard
 from supcon_jax.build import evaluations, weights
 from supcon_jax.build.datasets import Data, mesh_of, open_data
 from supcon_jax.build.names import call, frozen, net, resolve
@@ -75,7 +75,7 @@ def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True,
     data = open_data(config, workdir, vocab)
     nets = build_nets(config, name, data, about_towers)
     batch, steps = section["batch"], section["steps"]
-    mesh = mesh or mesh_of(batch, config["mesh"]["data"])
+    mesh = mesh or mesh_of(slice_of(section, name), config["mesh"]["data"])
     sums = sums or door(config, mesh)
     epoch = max(1, len(data.train) // batch)
     about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, sums, mesh)
@@ -91,6 +91,7 @@ def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True,
         every=config["every"], keep=config["keep"], skip_limit=config["skip_limit"], config=depends(config, name),
         evals=evaluations.build(measure) if evaluate else (),
         picture=evaluations.sampler(measure) if evaluate and "generate" in task.heads else None,
+        split=config["mesh"]["params_mib"] * 2**20 if config["mesh"]["params"] == "fsdp" else None,
     )  # fmt: skip
     finish = functools.partial(
         write_done, config=config, name=name, folder=folder, data=data, towers=towers, about=about_towers
@@ -160,6 +161,18 @@ def trunk_shapes(config: dict, name: str) -> dict:
     return {kind: tree["trunk"] for kind, tree in like.items()}
 
 
+def slice_of(section: dict, name: str) -> int:
+    """Rows that are encoded at once, which are what the devices share. Raises UserError: slices would be of two sizes."""
+    batch, slices = section["batch"], section["args"].get("slices", 1)
+    if batch % slices:
+        near = [k for k in range(1, batch + 1) if batch % k == 0]
+        near = sorted(sorted(near, key=lambda k: abs(k - slices))[:2])
+        raise UserError(
+            f"config.{name}.args.slices={slices} does not divide config.{name}.batch={batch}; use {' or '.join(map(str, near))}"
+        )
+    return batch // slices
+
+
 def check_labels(args: dict, data: Data, name: str) -> None:
     """Whether the labels are what the label term reads."""
     mode, labels = args.get("label_mode"), data.train.labels
@@ -171,22 +184,32 @@ def check_labels(args: dict, data: Data, name: str) -> None:
 
 
 def write_done(state, values, *, config, name, folder, data, towers, about) -> None:
-    """Writes the stage's weights for later stages and for sampling, then the DONE file that lets a rerun skip it."""
+    """Writes the stage's weights for later stages and for sampling, then the DONE file that lets a rerun skip it.
+
+    All processes give their part of the weights, the first one writes them, and all go on when they lie there.
+    """
     section = config[name]
     known = {key: value for key, value in config.items() if key not in ("cache", "networks")}
     known["data"] = config["data"] | {"root": ""}  # what the weights are, not where they were made
     said = {"kind": section["method"], "vocab": list(data.vocab.words), "config": known, "stage": name}
-    tree = EXPORTS[section["method"]](state, towers)
+    tree, bits = shard.whole(EXPORTS[section["method"]](state, towers)), checkpoint.digest(state)
     if section["method"] == "attngan":
         said["nets"] = {"gen": section["nets"]["gen"], **about["damsm"]["nets"]}
     else:
         said["nets"] = section["nets"]
-    weights.save(folder / "weights.safetensors", tree, said)
+    if hosts.chief():
+        weights.save(folder / "weights.safetensors", tree, said)
+        write_record(state, values, bits, config=config, name=name, folder=folder)
+    hosts.wait(f"{name} is finished")
+
+
+def write_record(state, values, bits: str, *, config, name, folder) -> None:
+    """The DONE file of a stage whose weights are written."""
     record = {
         "config": digest(depends(config, name)),
         "steps": int(state.step),
         "skipped": int(state.skipped[0]),
-        "digest": checkpoint.digest(state),
+        "digest": bits,
         "weights": tensors.sha256(folder / "weights.safetensors"),
         "numbers": values,
     }

@@ -11,6 +11,8 @@ import time
 
 import numpy as np
 
+from supcon_jax import hosts
+
 log = logging.getLogger("supcon_jax")
 
 
@@ -45,6 +47,19 @@ class Writer:
     def close(self) -> None:
         self.file.close()
         self.board.close()
+
+
+class Silent:
+    """A writer that writes nothing: that of all processes but one."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def picture(self, step: int, name: str, image) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def kept(line: str, start: int) -> bool:
@@ -82,8 +97,9 @@ class Progress:
             f"{self.name} {step}/{self.steps} | {rate:.0f} images/s | {clock(left)} left | {losses}"
             f" | input {100 * values['input_wait_share']:.0f} %"
         )
-        for one in (text, *(f"{self.name} {step}/{self.steps} | {said}" for said in self.contrast.lines(values))):
-            print(one, file=sys.stderr, flush=True)
+        lines = [text, *(f"{self.name} {step}/{self.steps} | {said}" for said in self.contrast.lines(values))]
+        if hosts.chief():
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 class Contrast:

@@ -160,7 +160,7 @@ def far(got, want, floor=1e-3):
     """The largest difference of two trees, each leaf relative to its largest entry (or to `floor`)."""
     pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
     gap = [np.abs(np.asarray(g, np.float64) - w).max() / max(np.abs(w).max(), floor) for g, w in pairs if np.size(w)]
-    return max(gap)
+    return max(gap, default=0.0)
 
 
 def same(a, b):
