@@ -6,7 +6,6 @@ The floor in the same run: the same step fed with one batch that lies on the dev
 """
 
 import argparse
-import functools
 import json
 import pathlib
 import platform
@@ -20,6 +19,7 @@ from supcon_jax import config as configs
 from supcon_jax import core, shard
 from supcon_jax.build import run, stage
 from supcon_jax.nets.init import on_host
+from supcon_jax.train import loop
 
 
 def measure(built: stage.Stage, steps: int) -> dict:
@@ -27,10 +27,10 @@ def measure(built: stage.Stage, steps: int) -> dict:
     this = built.run
     data = this.data()
     state = on_host(lambda key, batch: core.init_state(this.task, key, batch), jax.random.key(this.seed), next(data))
-    state, frozen = shard.replicate(state, this.mesh), shard.replicate(this.frozen, this.mesh)
+    state, frozen = (shard.lay(tree, this.mesh, this.split) for tree in (state, this.frozen))
     batch = shard.place(next(data), this.mesh)
     began = time.perf_counter()
-    step = jax.jit(functools.partial(core.step, this.task), donate_argnums=0).lower(state, frozen, batch)
+    step = loop.stepper(this.task, this.mesh, state).lower(state, frozen, batch)
     traced = time.perf_counter()
     step = step.compile()
     compiled = time.perf_counter()

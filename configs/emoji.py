@@ -27,7 +27,7 @@ def get_config(word=""):
         steps=4000,
         args={
             "branches": 2, "scl": follow("scl"), "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
-            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"),
+            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"), "slices": 1,
         },
         nets={
             "image": {

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import pathlib
 import sys
 import time
 
 from supcon_jax import config as configs
-from supcon_jax import shard
+from supcon_jax import hosts, shard
 from supcon_jax.config import UserError
 
 log = logging.getLogger("supcon_jax")
@@ -25,7 +26,10 @@ def main(argv: list[str] | None = None) -> int:
         MODES[flags.mode](flags, settings)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return hosts.end(2)
+    except (Exception, KeyboardInterrupt):
+        hosts.end(1)  # the other processes must not wait for this one
+        raise
     return 0
 
 
@@ -44,12 +48,20 @@ def parse(argv: list[str]):
     parser.add_argument("--config", help="a config file, its presets after a colon: configs/shapes.py:tiny")
     parser.add_argument("--workdir", help="folder that holds everything a run writes")
     parser.add_argument("--mode", default="train", choices=sorted(MODES), help="what to do (train)")
+    parser.add_argument("--topology", help="compile: a slice that need not be here, such as v5e:16x16 or h200:1x1x8")
+    parser.add_argument("--fit", action="store_true", help="compile: search the largest batch of each stage that fits")
     parser.add_argument("--from", dest="source", help="sample: a work folder, a weight file, or shipped weights: shapes")
     parser.add_argument("--prompt", action="append", default=[], help="sample: a caption; may be given again")
     parser.add_argument("--prompts", help="sample: a file with one caption a line")
     parser.add_argument("--number", type=int, default=4, help="sample: pictures for each caption (4)")
     parser.add_argument("--seed", type=int, default=0, help="sample: of the noise (0)")
-    parser.add_argument("--print_config", action="store_true", help="train: print the config and end")
+    several = parser.add_argument_group("several hosts: the same command on each, with its own --process")
+    env = os.environ.get
+    several.add_argument("--coordinator", default=env("JAX_COORDINATOR_ADDRESS"), help="HOST:PORT of process 0, or auto")
+    several.add_argument("--processes", type=int, default=env("JAX_NUM_PROCESSES"), help="how many there are")
+    several.add_argument("--process", type=int, default=env("JAX_PROCESS_ID"), help="which of them this is, from 0")
+    several.add_argument("--start_seconds", type=int, default=120, help="how long to wait for all of them (120)")
+    parser.add_argument("--print_config", action="store_true", help="print the config and end")
     return parser.parse_args(rest), settings
 
 
@@ -58,21 +70,36 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists the flags")
 
 
-def ready(flags, settings) -> tuple[dict, pathlib.Path]:
-    """The plain config of the run and its folder; starts jax. Raises UserError: a flag is missing, a bad config."""
+def chosen(flags, settings) -> dict:
+    """The plain config of the run. Raises UserError: the flag is missing, a bad config."""
     if not flags.config:
         raise UserError("--config=FILE is missing; the first to try: --config=configs/shapes.py")
     config = configs.override(configs.load(flags.config), settings)
     if flags.print_config:
         print(json.dumps(configs.plain(config), indent=1, sort_keys=True))
         raise SystemExit(0)
+    return configs.plain(config)
+
+
+def folder(flags) -> pathlib.Path | None:
+    """The work folder, None if none is given. Raises UserError: a file is in its way."""
     if not flags.workdir:
-        raise UserError("--workdir=DIR is missing: the folder that holds everything the run writes")
+        return None
     workdir = pathlib.Path(flags.workdir)
     if any(place.exists() and not place.is_dir() for place in (workdir, *workdir.parents)):
         raise UserError(f"--workdir={workdir}: a file is in the way; name a folder")
+    return workdir
+
+
+def ready(flags, settings) -> tuple[dict, pathlib.Path]:
+    """The plain config of the run and its folder; starts jax. Raises UserError: a flag is missing, a bad config."""
+    config, workdir = chosen(flags, settings), folder(flags)
+    if workdir is None:
+        raise UserError("--workdir=DIR is missing: the folder that holds everything the run writes")
     shard.start()
-    return configs.plain(config), workdir
+    if flags.coordinator:
+        hosts.join(flags.coordinator, flags.processes, flags.process, flags.start_seconds)
+    return config, workdir
 
 
 def train(flags, settings) -> None:
@@ -86,7 +113,7 @@ def train(flags, settings) -> None:
         show(name, run.train_stage(config, name, workdir))
         spent[name] = time.monotonic() - began
     total = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in spent.items())
-    print(f"done: {total}; everything lies in {workdir}")
+    say(f"done: {total}; everything lies in {workdir}")
 
 
 def evaluate(flags, settings) -> None:
@@ -104,7 +131,29 @@ def evaluate(flags, settings) -> None:
 
 def show(name: str, values: dict[str, float]) -> None:
     for key, value in sorted(values.items()):
-        print(f"{name}  {key}  {value:.6g}")
+        say(f"{name}  {key}  {value:.6g}")
+
+
+def say(text: str) -> None:
+    """Prints, once for all processes."""
+    if hosts.chief():
+        print(text)
+
+
+def compiled(flags, settings) -> None:
+    """Compiles the stages' steps for a machine that need not be here; with --fit, searches the batch that fills it."""
+    config, workdir = chosen(flags, settings), folder(flags)
+    if not flags.topology:
+        raise UserError("--topology is missing: the slice to compile for, such as --topology=v5e:16x16")
+    from supcon_jax.build import compile, fit
+
+    if flags.fit:
+        words = [f"--config={flags.config}", *(f"--config.{key}={value}" for key, value in settings.items())]
+        lines = fit.stages(config, flags.topology, workdir, words)
+    else:
+        lines = compile.stages(config, flags.topology, workdir)
+    for line in lines:
+        print(line, flush=True)
 
 
 def sample(flags, settings) -> None:
@@ -135,7 +184,7 @@ def sample(flags, settings) -> None:
         print(line)
 
 
-MODES = {"train": train, "eval": evaluate, "sample": sample}
+MODES = {"train": train, "compile": compiled, "eval": evaluate, "sample": sample}
 
 
 if __name__ == "__main__":

@@ -10,27 +10,29 @@ import numpy as np
 
 
 def row_sums(q, k, scale, w, out):
-    """Row sums, straight from the definition: (lse, pos, wgt, cnt, top) over the keys j with not out[i, j].
+    """Row sums, straight from the definition: (lse, pos, wgt, cnt, top, rival) over the keys j with not out[i, j].
 
-    A row without keys gives lse = top = -inf.
+    A row without keys gives lse = top = -inf, one without negatives rival = -inf.
     """
     q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
     scale = np.broadcast_to(np.asarray(scale, np.float64), len(q))
-    lse, pos, wgt, cnt, top = (np.zeros(len(q)) for _ in range(5))
+    lse, pos, wgt, cnt, top, rival = (np.zeros(len(q)) for _ in range(6))
     for i in range(len(q)):
-        exact, best = [], -math.inf
+        exact, best, rival[i] = [], -math.inf, -math.inf
         for j in range(len(k)):
             if out[i, j]:
                 continue
             s = scale[i] * sum(a * b for a, b in zip(q[i], k[j], strict=True))
             exact.append(s)
             best = max(best, s)
+            if w[i, j] == 0:
+                rival[i] = max(rival[i], s)
             pos[i] += w[i, j] * s
             wgt[i] += w[i, j]
             cnt[i] += w[i, j] > 0
         lse[i] = best + math.log(math.fsum(math.exp(s - best) for s in exact)) if exact else -math.inf
         top[i] = best
-    return lse, pos, wgt, cnt, top
+    return lse, pos, wgt, cnt, top, rival
 
 
 # ---- weights w_ij, label sets as Python sets
@@ -131,8 +133,9 @@ def mulsupcon(q, k, yq, yk, scale, out, weighted):
 
 def denominators(q, k, w, scale, out):
     """For each row: (logits of its positives, logits of all other keys)."""
+    scale = np.broadcast_to(np.asarray(scale, np.float64), len(q))
     for i in range(len(q)):
-        s = {j: scale * float(q[i] @ k[j]) for j in range(len(k)) if not out[i, j]}
+        s = {j: scale[i] * float(q[i] @ k[j]) for j in range(len(k)) if not out[i, j]}
         yield [s[j] for j in s if w[i, j] > 0], [s[j] for j in s if w[i, j] == 0]
 
 
@@ -170,6 +173,18 @@ def supcon_in(q, k, w, scale, out):
             inside = sum(math.exp(s) for s in near) / len(near)
             terms.append(-math.log(inside / sum(math.exp(s) for s in near + far)))
     return sum(terms) / len(terms)
+
+
+def one_positive(q, k, w, scale, out, mean):
+    """-log of each positive's share among itself and the negatives; mean over anchors of means, or over all terms."""
+    anchors = []
+    for near, far in denominators(q, k, w, scale, out):
+        if near and far:
+            below = sum(math.exp(s) for s in far)
+            anchors.append([-math.log(math.exp(s) / (math.exp(s) + below)) for s in near])
+    if mean == "terms":
+        return sum(map(sum, anchors)) / sum(map(len, anchors))
+    return sum(sum(terms) / len(terms) for terms in anchors) / len(anchors)
 
 
 def siglip(q, k, w, scale, bias, out):

@@ -179,8 +179,10 @@ BAD = [
     ("every.log=-1", "number of steps"), ("every.save=0.5", "int"), ("every.profile=(1,2,3)", "two steps"),
     ("evals.matching.every=-1", "number of steps"), ("evals.matching.fakes=1", "at least 2"), ("evals.matching.reals=-1", "records"),  # noqa: E501
     ("keep.latest=0", "at least 1"), ("keep.best=-1", "0 or more"), ("keep.mode=best", "min or max"),
+    ("mesh.params=zero", "replicate or fsdp"), ("mesh.params_mib=-1", "MiB"), ("mesh.params_mib=nan", "float"),
     ("mesh.data=0", "number of devices"), ("mesh.data=all", "number of devices"), ("mesh.data=-2", "number of devices"),
     ("damsm.args.branches=3", "1 or 2"), ("damsm.args.branches=0", "1 or 2"), ("damsm.args.group=1", "at least 2"),
+    ("damsm.args.slices=0", "at least 1"), ("damsm.args.slices=2.5", "int"),
     ("damsm.args.gammas=(4.0,nan,1.0)", "three"), ("damsm.args.gammas=(4.0,1e999,1.0)", "finite"),
     ("damsm.args.gammas=(4.0,5.0)", "three"), ("damsm.args.gammas=(4.0,-5.0,1.0)", "three"), ("damsm.args.gammas=4.0", "three"),
     ("damsm.args.flip=maybe", "bool"), ("damsm.args.flip=1", "bool"), ("attngan.args.ema=1.0", "[0, 1)"),

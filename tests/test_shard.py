@@ -71,3 +71,40 @@ def test_arithmetic_over_the_mesh_equals_arithmetic_on_one_device():
     mesh = shard.data_mesh(5)
     split = shard.place({"x": x}, mesh)["x"]
     np.testing.assert_allclose(np.asarray(jax.jit(lambda x, w: x @ w)(split, shard.replicate(w, mesh))), x @ w, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape,split,expected",
+    [((16, 24), 1024, (None, "data")), ((24, 16), 1024, ("data",)), ((16, 16), 1024, ("data",)), ((16, 24), 1537, ()),
+     ((16, 24), 1536, (None, "data")), ((30, 24), 0, (None, "data")), ((31, 30), 0, ()), ((), 0, ()), ((16, 24), None, ()),
+     ((0, 8), 0, (None, "data")), ((3, 3, 64, 128), 1024, (None, None, None, "data"))],
+)  # fmt: skip
+def test_large_leaves_are_cut_along_their_longest_axis_that_divides(shape, split, expected):
+    mesh = shard.data_mesh(8)
+    leaf = jax.ShapeDtypeStruct(shape, np.float32)
+    found = shard.shardings({"w": leaf}, mesh, split)["w"]
+    assert found.spec == PartitionSpec(*expected) and found.mesh == mesh
+
+
+def test_a_cut_tree_is_whole_again_on_the_host():
+    tree = {"w": np.arange(64.0, dtype=np.float32).reshape(2, 32), "n": np.int32(3), "key": jax.random.key(1)}
+    laid = shard.lay(tree, shard.data_mesh(8), 64)
+    assert [piece.data.shape for piece in laid["w"].addressable_shards] == [(2, 4)] * 8
+    assert laid["key"].dtype == tree["key"].dtype and laid["n"].is_fully_replicated
+    back = shard.whole({name: laid[name] for name in ("w", "n")})
+    np.testing.assert_array_equal(back["w"], tree["w"])
+    assert isinstance(back["w"], np.ndarray) and back["n"] == 3
+    assert shard.shardings(tree, shard.data_mesh(1), 0)["w"].spec == PartitionSpec()
+    assert shard.lay(tree, shard.data_mesh(2), 0)["key"].sharding.spec == PartitionSpec()  # two words, and yet not parted
+
+
+@pytest.mark.parametrize("batch,wanted,expected", [(12, "auto", 6), (20, "auto", 4), (24, 4, 4), (2, "auto", 2)])
+def test_every_process_gets_as_many_devices(batch, wanted, expected):
+    assert shard.data_devices(batch, wanted, devices=8, processes=2) == expected
+
+
+def test_a_batch_that_leaves_a_process_short_is_refused():
+    with pytest.raises(ValueError, match="mesh.data=auto: batch 7 cannot be split over 2 processes"):
+        shard.data_devices(7, "auto", devices=8, processes=2)
+    with pytest.raises(ValueError, match="mesh.data=3: batch 24 cannot be split so over 8 devices of 2 processes; use auto"):
+        shard.data_devices(24, 3, devices=8, processes=2)

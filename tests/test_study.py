@@ -54,6 +54,7 @@ def ran(tmp_path_factory):
     return folder, file
 
 
+@pytest.mark.slow  # four runs
 def test_every_variant_is_run_with_every_seed(ran):
     folder, _ = ran
     for name, scl in (("scl", 1.0), ("no_scl", 0.0)):
@@ -65,6 +66,7 @@ def test_every_variant_is_run_with_every_seed(ran):
             assert ("gen/scl" in lines) == bool(scl)
 
 
+@pytest.mark.slow  # four runs
 def test_equal_seeds_begin_equal(ran):
     """Discriminators move first and read no label term: after one step those of a pair are the same, seeds differ."""
     folder, _ = ran
@@ -77,6 +79,7 @@ def test_equal_seeds_begin_equal(ran):
     assert abs(loss["scl", 0]["disc/loss"] - loss["scl", 3]["disc/loss"]) > 1e-3
 
 
+@pytest.mark.slow  # four runs
 def test_the_files_hold_numbers_table_and_pictures(ran):
     folder, file = ran
     said = json.loads((folder / "w" / "STUDY.json").read_text())
@@ -96,6 +99,7 @@ def test_the_files_hold_numbers_table_and_pictures(ran):
     assert min(picture.shape) >= 2 * 96 and len(np.unique(picture)) > 4  # more than black on white
 
 
+@pytest.mark.slow  # four runs
 def test_again_trains_nothing_and_writes_beside_out(ran, caplog, capsys):
     folder, file = ran
     before = {path: path.stat().st_mtime_ns for path in (folder / "w").rglob("*") if path.is_file()}

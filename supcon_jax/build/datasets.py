@@ -8,7 +8,7 @@ import pathlib
 
 import jax
 
-from supcon_jax import shard
+from supcon_jax import hosts, shard
 from supcon_jax.build.names import call, frozen, resolve
 from supcon_jax.config import UserError
 from supcon_jax.data import DATA
@@ -81,10 +81,11 @@ def open_data(config: dict, workdir: pathlib.Path | None, vocab: Vocab | None = 
             vocab = Vocab.load(path)
             if vocab.digest() != made.digest():
                 raise UserError(f"{path} was made from other captions than those of data.root; use another --workdir")
-    if path is not None and not path.exists():
+    if path is not None and hosts.chief() and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         vocab.save(path)
-    skipped = workdir / "skipped.jsonl" if workdir else None
+    own = "" if hosts.chief() else f"_{jax.process_index()}"  # each process meets other records
+    skipped = workdir / f"skipped{own}.jsonl" if workdir else None
     return Data(train, test, vocab, options, config["seed"], skipped)
 
 

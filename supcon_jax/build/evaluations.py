@@ -10,8 +10,9 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-from supcon_jax import core
+from supcon_jax import core, hosts
 from supcon_jax.build.datasets import Data
 from supcon_jax.build.networks import attribute_net, network, prepared
 from supcon_jax.config import UserError
@@ -59,7 +60,8 @@ def cached_batches(context: Context, split: str, limit):
 @functools.lru_cache(maxsize=16)
 def compiled_head(context: Context, name: str):
     head = context.task.heads[name]
-    run = jax.jit(lambda state, frozen, batch, key: head(state, frozen, batch, key))
+    everywhere = NamedSharding(context.mesh, PartitionSpec())  # every process reads all of it
+    run = jax.jit(lambda state, frozen, batch, key: head(state, frozen, batch, key), out_shardings=everywhere)
     return lambda state, batch, key: run(state, context.frozen, batch, key)
 
 
@@ -171,6 +173,8 @@ def build(context: Context) -> tuple[Evaluation, ...]:
 def measured(function, context: Context, options, state) -> dict[str, float]:
     """Runs one evaluation and writes each number with its protocol to the stage's evals.json."""
     records = function(context, state, options)
+    if not hosts.chief():
+        return protocol.numbers(records)
     context.folder.mkdir(parents=True, exist_ok=True)
     path = context.folder / "evals.json"
     old = json.loads(path.read_text()) if path.exists() else {}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from supcon_jax import core
+from supcon_jax import core, hosts, shard
 from supcon_jax.build import evaluations, weights
 from supcon_jax.build.datasets import Data, mesh_of, open_data
 from supcon_jax.build.names import call, frozen, net, resolve
@@ -20,7 +20,7 @@ from supcon_jax.convert import inception, rename, tensors
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.gans import GANS
 from supcon_jax.methods import METHODS
-from supcon_jax.ops.sharded import auto
+from supcon_jax.ops.sharded import auto, gather, ring
 from supcon_jax.train import checkpoint, loop, optim
 
 INCEPTION_FILE = "torchvision's inception_v3_google weights (.pth or .safetensors)"
@@ -62,21 +62,23 @@ def done(config: dict, name: str, workdir: pathlib.Path) -> dict | None:
     return said
 
 
-def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True) -> Stage:
+def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True, *, mesh=None, sums=None, towers=None) -> Stage:
     """Builds the stage `name` of a plain config.
 
     workdir: holds the folders of all stages. evaluate: with its evaluations and sample pictures.
+    mesh, sums, towers: of another machine, its door, and what stands for `load_frozen`, to compile without running.
     Raises UserError: a bad name or argument, missing pretrained weights, unusable data.
     """
     section, folder = config[name], workdir / name
-    towers, about_towers, hashes = load_frozen(config, name, workdir)
+    towers, about_towers, hashes = (towers or load_frozen)(config, name, workdir)
     vocab = Vocab(tuple(about_towers["damsm"]["vocab"])) if "damsm" in about_towers else None
     data = open_data(config, workdir, vocab)
     nets = build_nets(config, name, data, about_towers)
     batch, steps = section["batch"], section["steps"]
-    mesh = mesh_of(batch, config["mesh"]["data"])
+    mesh = mesh or mesh_of(slice_of(section, name), config["mesh"]["data"])
+    sums = sums or door(config, mesh)
     epoch = max(1, len(data.train) // batch)
-    about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, auto(mesh), mesh)
+    about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, sums, mesh)
     tx = {player: optim.optimiser(o, steps=steps, epoch=epoch) for player, o in section["optim"].items()}
     function = resolve({**METHODS, **GANS}, section["method"], f"config.{name}.method")
     args = {key: frozen(value) for key, value in section["args"].items()}
@@ -89,11 +91,18 @@ def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True)
         every=config["every"], keep=config["keep"], skip_limit=config["skip_limit"], config=depends(config, name),
         evals=evaluations.build(measure) if evaluate else (),
         picture=evaluations.sampler(measure) if evaluate and "generate" in task.heads else None,
+        split=config["mesh"]["params_mib"] * 2**20 if config["mesh"]["params"] == "fsdp" else None,
     )  # fmt: skip
     finish = functools.partial(
         write_done, config=config, name=name, folder=folder, data=data, towers=towers, about=about_towers
     )
     return Stage(run, data, task, towers, finish)
+
+
+def door(config: dict, mesh: jax.sharding.Mesh, memory: int | None = None):
+    """The door of the contrastive sums that the config asks for. memory: bytes of a device, if it cannot be asked."""
+    kind = config["mesh"]["door"]
+    return auto(mesh, memory=memory) if kind == "auto" else {"gather": gather, "ring": ring}[kind](mesh)
 
 
 def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
@@ -141,11 +150,27 @@ def load_trunk(config: dict, name: str, place: str) -> tuple[dict, str]:
             f"{name}.nets.image.frozen=True needs {INCEPTION_FILE}: give --config.{name}.frozen.trunk=FILE"
             f"{f' ({place} is missing)' if place else ''}, or train the trunk with --config.{name}.nets.image.frozen=False"
         )
+    return rename.load(tensors.read(place), inception.torchvision(), trunk_shapes(config, name)), tensors.sha256(place)
+
+
+def trunk_shapes(config: dict, name: str) -> dict:
+    """The trunk's variables in shape only."""
     encoder = net(config[name]["nets"]["image"], f"{name}.nets.image")
     shape = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)
     like = jax.eval_shape(lambda key, x: encoder.init(key, x), jax.random.key(0), shape)
-    like = {kind: tree["trunk"] for kind, tree in like.items()}
-    return rename.load(tensors.read(place), inception.torchvision(), like), tensors.sha256(place)
+    return {kind: tree["trunk"] for kind, tree in like.items()}
+
+
+def slice_of(section: dict, name: str) -> int:
+    """Rows that are encoded at once, which are what the devices share. Raises UserError: slices would be of two sizes."""
+    batch, slices = section["batch"], section["args"].get("slices", 1)
+    if batch % slices:
+        near = [k for k in range(1, batch + 1) if batch % k == 0]
+        near = sorted(sorted(near, key=lambda k: abs(k - slices))[:2])
+        raise UserError(
+            f"config.{name}.args.slices={slices} does not divide config.{name}.batch={batch}; use {' or '.join(map(str, near))}"
+        )
+    return batch // slices
 
 
 def check_labels(args: dict, data: Data, name: str) -> None:
@@ -159,22 +184,32 @@ def check_labels(args: dict, data: Data, name: str) -> None:
 
 
 def write_done(state, values, *, config, name, folder, data, towers, about) -> None:
-    """Writes the stage's weights for later stages and for sampling, then the DONE file that lets a rerun skip it."""
+    """Writes the stage's weights for later stages and for sampling, then the DONE file that lets a rerun skip it.
+
+    All processes give their part of the weights, the first one writes them, and all go on when they lie there.
+    """
     section = config[name]
     known = {key: value for key, value in config.items() if key not in ("cache", "networks")}
     known["data"] = config["data"] | {"root": ""}  # what the weights are, not where they were made
     said = {"kind": section["method"], "vocab": list(data.vocab.words), "config": known, "stage": name}
-    tree = EXPORTS[section["method"]](state, towers)
+    tree, bits = shard.whole(EXPORTS[section["method"]](state, towers)), checkpoint.digest(state)
     if section["method"] == "attngan":
         said["nets"] = {"gen": section["nets"]["gen"], **about["damsm"]["nets"]}
     else:
         said["nets"] = section["nets"]
-    weights.save(folder / "weights.safetensors", tree, said)
+    if hosts.chief():
+        weights.save(folder / "weights.safetensors", tree, said)
+        write_record(state, values, bits, config=config, name=name, folder=folder)
+    hosts.wait(f"{name} is finished")
+
+
+def write_record(state, values, bits: str, *, config, name, folder) -> None:
+    """The DONE file of a stage whose weights are written."""
     record = {
         "config": digest(depends(config, name)),
         "steps": int(state.step),
         "skipped": int(state.skipped[0]),
-        "digest": checkpoint.digest(state),
+        "digest": bits,
         "weights": tensors.sha256(folder / "weights.safetensors"),
         "numbers": values,
     }

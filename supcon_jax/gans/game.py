@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from supcon_jax.losses import contrast, match
+from supcon_jax.losses.census import Watch
 from supcon_jax.ops.arrays import unit
 from supcon_jax.views.image import signed
 
@@ -55,25 +56,28 @@ def matching_terms(nets, frozen, fakes, words, sentence, batch, about, options):
     n, v = fakes.shape[:2]
     regions, code = encode_image(nets, frozen, fakes.reshape(n * v, *fakes.shape[2:]))
     regions, code = regions.reshape(n, v, *regions.shape[1:]), code.reshape(n, v, -1)
-    total, metrics = 0.0, {}
+    total, metrics, watch = 0.0, {}, Watch(about.sums)
     for b in range(v if options["damsm_weight"] else 0):
         label = batch["label"][:, b] if options["class_mask"] and batch["label"].ndim == 2 else None
         w0, w1 = match.words(
             regions[:, b], words[:, b], batch["text_len"][:, b], label,
             gammas=options["gammas"], group=options["group"], sums=about.sums,
         )  # fmt: skip
-        s0, s1 = match.sentences(code[:, b], sentence[:, b], label, gamma=options["gammas"][2], sums=about.sums)
+        seen = watch.of(batch["label"][:, b])
+        s0, s1 = match.sentences(code[:, b], sentence[:, b], label, gamma=options["gammas"][2], sums=seen)
         total = total + options["damsm_weight"] * (w0 + w1 + s0 + s1)
         metrics |= {f"{name}_{b}": value for name, value in zip(("w0", "w1", "s0", "s1"), (w0, w1, s0, s1))}
+    metrics |= watch.metrics("sentences")
     if options["scl"]:
         rows = {name: batch[name][:, :v].reshape(n * v, *batch[name].shape[2:]) for name in ("label", "index")}
+        watch = Watch(about.sums, rows["label"])
         term, parts = contrast.label_supcon(
             unit(code.reshape(n * v, -1)), unit(sentence.reshape(n * v, -1)), rows["label"], index=rows["index"],
             scale=1 / options["temperature"], inter=options["inter"], inner=options["inner"],
-            label_mode=options["label_mode"], text_inner=False, sums=about.sums,
+            label_mode=options["label_mode"], text_inner=False, sums=watch,
         )  # fmt: skip
         total = total + options["scl"] * term
-        metrics |= {"scl": term, **parts}
+        metrics |= {"scl": term, **parts, **watch.metrics("scl")}
     return total, metrics
 
 

@@ -31,7 +31,8 @@ def supcon(
     k: rows of m keys; the queries themselves, each without itself, if left out.
     scale: 1/temperature, f32[] or [n].
     empty: rows without a positive: "drop" (neither in sum nor in mean) or "zero" (in the mean, as the authors' code).
-    base: temperature T0; the loss is scaled by T/T0 as the authors' code does; no scaling if left out.
+    base: temperature T0; the loss is scaled by T/T0 as the authors' code does (T0 = 0.07; other codes by T: 1, or by 2 T:
+    0.5); no scaling if left out.
     weights: the rule for w_ij, from the two rows' labels and ids; same label if left out.
     norm: "weight" (sum of w_ij), "count" (number of positives, as the public Jaccard variants do) or an array [n].
     veto: the rule for pairs left out of numerator and denominator; same_index if k is left out.
@@ -43,7 +44,7 @@ def supcon(
     Differs from: optax.losses.ntxent (other positives left out of the denominator).
     """
     values, has = supcon_rows(q, k, scale=scale, base=base, weights=weights, norm=norm, veto=veto, mean=mean, sums=sums)
-    return _mean(values, has, q, empty, mean)
+    return mean_over(values, has, q, empty, mean)
 
 
 def supcon_both(
@@ -56,16 +57,22 @@ def supcon_both(
     """
     _check_labels(q, weights)
     found = rule.both(sums, q, k, scale=scale, weigh=weights, veto=veto)
-    read = [out_form(s, norm=norm, mean=mean, factor=_factor(scale, base)) for s in found]
-    return tuple(_mean(*one, anchors, empty, mean) for one, anchors in zip(read, (q, k), strict=True))
+    read = [out_form(s, norm=norm, mean=mean, factor=over_base(scale, base)) for s in found]
+    return tuple(mean_over(*one, anchors, empty, mean) for one, anchors in zip(read, (q, k), strict=True))
 
 
-def _mean(values, has, anchors, empty, mean):
-    if empty not in ("drop", "zero"):
-        raise ValueError(f'empty is {empty!r}: say "drop" or "zero"')
+def mean_over(values, has, anchors, empty="drop", mean="anchors"):
+    """The mean of anchors' losses [n] with their weights in it [n], as `empty` and `mean` of supcon say."""
+    _one_of("empty", empty, ("drop", "zero"))
+    _one_of("mean", mean, ("anchors", "terms"))
     if empty == "drop" or mean == "terms":
         return masked_mean(values, has)
     return masked_mean(values, jnp.ones_like(has) if anchors.valid is None else anchors.valid.astype(bool))
+
+
+def _one_of(name, word, words):
+    if word not in words:
+        raise ValueError(f'{name} is {word!r}: say "{words[0]}" or "{words[1]}"')
 
 
 def _check_labels(q, weights):
@@ -73,7 +80,7 @@ def _check_labels(q, weights):
         raise ValueError("the rows carry no labels: give Rows(x, label=...) or another rule for the positives")
 
 
-def _factor(scale, base):
+def over_base(scale, base):
     """T/T0, or None where the loss is not scaled."""
     return None if base is None else 1 / (jnp.asarray(scale) * base)
 
@@ -91,13 +98,12 @@ def supcon_rows(
         k, veto = q, veto or rule.same_index
     weigh, q, k = rule.ready(weights, q, k, veto)
     s = sums(q, k, scale=scale, weigh=weigh, veto=veto)
-    return out_form(s, norm=norm, mean=mean, factor=_factor(scale, base))
+    return out_form(s, norm=norm, mean=mean, factor=over_base(scale, base))
 
 
 def out_form(s, *, norm="weight", mean="anchors", factor=None):
     """Reads L_out from row sums: (wgt lse - pos) / norm for each row, and the row's weight in the mean, each [n]."""
-    if mean not in ("anchors", "terms"):
-        raise ValueError(f'mean is {mean!r}: say "anchors" or "terms"')
+    _one_of("mean", mean, ("anchors", "terms"))
     if isinstance(norm, str):
         if norm not in ("weight", "count"):
             raise ValueError(f'norm is {norm!r}: say "weight", "count" or give an array [n]')
@@ -110,7 +116,7 @@ def out_form(s, *, norm="weight", mean="anchors", factor=None):
     return values, s.wgt if mean == "terms" else has.astype(values.dtype)
 
 
-def info_nce(q, k, *, scale, veto=None, sums=dense):
+def info_nce(q, k, *, scale, base=None, veto=None, sums=dense):
     """InfoNCE: cross entropy of each query's own key among all keys, mean over queries.
 
         L = mean_i  log sum_j exp(s_ij) - s_ii,   s_ij = scale <q_i, k_j>
@@ -118,22 +124,24 @@ def info_nce(q, k, *, scale, veto=None, sums=dense):
     van den Oord et al. 2018, arXiv 1807.03748, eq. 4. CLIP's loss is the mean of the two of info_nce_both.
 
     q, k: rows [n, d] and [m, d]; own pairs have the same `index` (their position if left out). scale: f32[] or [n].
-    veto: pairs left out of the denominator. sums: the door. Returns f32[]; queries without an own key drop out.
+    base: as for supcon. veto: pairs left out of the denominator. sums: the door.
+    Returns f32[]; queries without an own key drop out.
     """
-    return supcon(with_index(q), with_index(k), scale=scale, weights=rule.same_index, veto=veto, sums=sums)
+    return supcon(with_index(q), with_index(k), scale=scale, base=base, weights=rule.same_index, veto=veto, sums=sums)
 
 
-def info_nce_both(q, k, *, scale, veto=None, sums=dense):
+def info_nce_both(q, k, *, scale, base=None, veto=None, sums=dense):
     """InfoNCE of the queries among the keys and of the keys among the queries, read from one visit of each pair.
 
         CLIP's loss = (L(Q->K) + L(K->Q)) / 2,   Radford et al. 2021, arXiv 2103.00020, figure 3
 
     Arguments as for info_nce. Returns (f32[], f32[]).
     """
-    return supcon_both(with_index(q), with_index(k), scale=scale, weights=rule.same_index, veto=veto, sums=sums)
+    q, k = with_index(q), with_index(k)
+    return supcon_both(q, k, scale=scale, base=base, weights=rule.same_index, veto=veto, sums=sums)
 
 
-def ntxent(views, *, scale, valid=None, sums=dense):
+def ntxent(views, *, scale, base=None, valid=None, mean="anchors", sums=dense):
     """NT-Xent: each view finds the other view of its example among all other views of the batch.
 
         L = mean_i  log sum_{a != i} exp(s_ia) - s_{i p(i)}
@@ -141,12 +149,17 @@ def ntxent(views, *, scale, valid=None, sums=dense):
     Chen et al. 2020, arXiv 2002.05709, eq. 1. With more than two views, the mean over the other views (L_out).
 
     views: unit rows [n, v, d] of n examples, v >= 2 views. scale: 1/temperature, f32[] or [n v]. valid: [n] or None.
+    base: as for supcon. mean: over "anchors", all views alike, or over "examples": an example's views are summed, which
+    makes the loss v times as large (the authors' code). sums: the door.
     Returns f32[].
+    Raises ValueError: an unknown word.
     """
+    _one_of("mean", mean, ("anchors", "examples"))
     n, v, d = views.shape
     row = jnp.arange(n * v, dtype=jnp.int32)
     valid = None if valid is None else jnp.repeat(valid, v)
-    return supcon(Rows(views.reshape(n * v, d), label=row // v, index=row, valid=valid), scale=scale, sums=sums)
+    q = Rows(views.reshape(n * v, d), label=row // v, index=row, valid=valid)
+    return supcon(q, scale=scale, base=base, sums=sums) * (v if mean == "examples" else 1)
 
 
 def with_index(rows):

@@ -1,4 +1,5 @@
-"""Contrastive losses that treat the negatives otherwise: left alone in the denominator, debiased, hard ones first.
+"""Contrastive losses with another denominator: the negatives alone, with one positive, debiased, hard ones first; and
+the one whose mean over positives lies inside the logarithm.
 
 All read the same row sums as losses.contrast, several readings of one visit: over all pairs, over the negatives alone.
 """
@@ -6,15 +7,18 @@ All read the same row sums as losses.contrast, several readings of one visit: ov
 import jax
 import jax.numpy as jnp
 
-from supcon_jax.losses.contrast import with_index
+from supcon_jax.losses.contrast import mean_over, over_base, with_index
 from supcon_jax.ops import rows as rule
 from supcon_jax.ops import rules
 from supcon_jax.ops.arrays import masked_mean
+from supcon_jax.ops.pairs import pairs
 from supcon_jax.ops.readings import Reading, read
 from supcon_jax.ops.rows import dense
 
 
-def decoupled(q, k=None, *, scale, sigma=None, weights=rule.same_label, veto=None, sums=dense):
+def decoupled(
+    q, k=None, *, scale, sigma=None, empty="drop", base=None, weights=rule.same_label, veto=None, sums=dense
+):
     """Decoupled contrastive loss (DCL): the denominator holds the negatives alone.
 
         L = mean_i  -v_i sum_p w_ip s_ip / sum_p w_ip + log sum_{n in Neg(i)} exp s_in
@@ -22,8 +26,8 @@ def decoupled(q, k=None, *, scale, sigma=None, weights=rule.same_label, veto=Non
     Yeh et al. 2022, arXiv 2110.06848; with sigma its weighted form (DCLW):
     v_i = 2 - exp(c_i / sigma) / mean_a exp(c_a / sigma), c_i the mean cosine of i's positives, without a gradient.
 
-    q, k, scale, weights, veto, sums: as for contrast.supcon; w_ij > 0 are the positives, all others the negatives.
-    Returns f32[]; rows without a positive or without a negative drop out.
+    Other arguments as for contrast.supcon; w_ij > 0 are the positives, all others the negatives.
+    Returns f32[]; rows without a positive or without a negative are empty.
     Differs from: the authors' code, which takes one view's rows alone and lets a gradient into v_i.
     """
     weigh, q, k, veto = _prepared(q, k, weights, veto)
@@ -35,7 +39,33 @@ def decoupled(q, k=None, *, scale, sigma=None, weights=rule.same_label, veto=Non
         cosine = jax.lax.stop_gradient(attract / jnp.asarray(scale, attract.dtype))
         share = jnp.where(has, jnp.exp((cosine - 1) / sigma), 0)
         attract = attract * (2 - share / jnp.where(jnp.any(has), masked_mean(share, has), 1))
-    return masked_mean(jnp.where(has, far.lse, 0) - attract, has)
+    return _mean(jnp.where(has, far.lse, 0) - attract, has, q, scale, base, empty)
+
+
+def one_positive(
+    q, k=None, *, scale, empty="drop", base=None, weights=rule.same_label, veto=None, mean="anchors", sums=dense
+):
+    """Each positive alone among the negatives: the other positives are left out of its denominator.
+
+        L = mean_i  1/|P(i)| sum_{p in P(i)} -log( exp(s_ip) / (exp(s_ip) + sum_{n in Neg(i)} exp(s_in)) )
+
+    Sohn 2016, "Improved deep metric learning with multi-class N-pair loss objective"; what metric-learning
+    libraries call NT-Xent where there are labels (mean over all pairs: mean="terms").
+
+    Arguments as for contrast.supcon; w_ij > 0 are the positives, all others the negatives. mean: over "anchors", or
+    over "terms": all pairs (i, p) alike.
+    Returns f32[]; rows without a positive or without a negative are empty.
+    """
+    weigh, q, k, veto = _prepared(q, k, weights, veto)
+    far = sums(q, k, scale=scale, weigh=rules.everyone, veto=rules.either(veto, weigh))
+    # -log(e^s / (e^s + e^lse)) = log(1 + e^(lse - s)): sums of pairs that each stand alone
+    lse = jnp.where(far.cnt > 0, far.lse, 0)
+    near = pairs(
+        sums, q, k, scale=-jnp.asarray(scale), bias=lse, weigh=rules.everyone, veto=rules.either(veto, rules.no(weigh))
+    )
+    has = (near.cnt > 0) & (far.cnt > 0)
+    values = jnp.where(has, near.soft, 0) / jnp.where(has, near.cnt, 1)
+    return _mean(values, jnp.where(has, near.cnt, 0) if mean == "terms" else has, q, scale, base, empty, mean)
 
 
 def debiased(q, k=None, *, scale, prior=0.1, beta=0.0, weights=rule.same_label, veto=None, sums=dense):
@@ -75,22 +105,29 @@ def debiased(q, k=None, *, scale, prior=0.1, beta=0.0, weights=rule.same_label, 
     return masked_mean(jax.nn.softplus(log_g), has)
 
 
-def supcon_in(q, k=None, *, scale, weights=rule.same_label, veto=None, sums=dense):
+def supcon_in(
+    q, k=None, *, scale, empty="drop", base=None, weights=rule.same_label, norm="count", veto=None, sums=dense
+):
     """Supervised contrastive loss, mean over positives inside the log (L_in).
 
-        L = mean_i  -log( 1/|P(i)| sum_{p in P(i)} exp(s_ip) / sum_{a != i} exp(s_ia) )
+        L = mean_i  -log( 1/norm_i sum_{p in P(i)} exp(s_ip) / sum_{a != i} exp(s_ia) )
 
-    Khosla et al. 2020, arXiv 2004.11362, which finds it worse than L_out (contrast.supcon) and is there for
-    comparison. Never larger than L_out.
+    Khosla et al. 2020, arXiv 2004.11362 (norm = number of positives), which finds it worse than L_out
+    (contrast.supcon) and is there for comparison. Never larger than L_out.
 
-    Arguments as for contrast.supcon; w_ij > 0 are the positives. Returns f32[]; rows without a positive drop out.
+    Arguments as for contrast.supcon; w_ij > 0 are the positives. norm: "count", or a number or an array [n]; it adds a
+    constant and moves no gradient. Returns f32[]; rows without a positive are empty.
     """
     weigh, q, k, veto = _prepared(q, k, weights, veto)
     readings = Reading(weigh, veto), Reading(weigh, rules.either(veto, rules.no(weigh)))
     whole, near = read(sums, q, k, scale=scale, readings=readings)
     has = whole.cnt > 0
-    inside = jnp.where(has, near.lse, 0) - jnp.log(jnp.where(has, whole.cnt, 1))
-    return masked_mean(jnp.where(has, whole.lse, 0) - inside, has)
+    if isinstance(norm, str):
+        if norm != "count":
+            raise ValueError(f'norm is {norm!r}: say "count", or give a number or an array [n]')
+        norm = whole.cnt
+    inside = jnp.where(has, near.lse, 0) - jnp.log(jnp.where(has, norm, 1).astype(near.lse.dtype))
+    return _mean(jnp.where(has, whole.lse, 0) - inside, has, q, scale, base, empty)
 
 
 def _prepared(q, k, weights, veto):
@@ -106,3 +143,11 @@ def _prepared(q, k, weights, veto):
 def _own(near):
     """The mean logit of each row's positives, 0 where there are none."""
     return near.pos / jnp.where(near.wgt > 0, near.wgt, 1)
+
+
+def _mean(values, weight, q, scale, base, empty, mean="anchors"):
+    """The mean of anchors' losses [n], scaled by T/T0 where there is a base; 0 where the anchor is empty."""
+    values = jnp.where(weight.astype(bool), values, 0)
+    if base is not None:
+        values = values * over_base(scale, base).astype(values.dtype)
+    return mean_over(values, weight, q, empty, mean)

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 
 from supcon_jax.core import EMPTY, Aux, Player, Task
 from supcon_jax.losses import contrast, match
+from supcon_jax.losses.census import Watch
 from supcon_jax.ops.arrays import unit
+from supcon_jax.ops.slices import sliced
 from supcon_jax.views import image as views
 
 
@@ -26,6 +28,7 @@ def damsm(
     class_mask=True,
     group=48,
     flip=True,
+    slices=1,
 ) -> Task:
     """DAMSM on each branch plus label-guided supervised contrast over both.
 
@@ -42,6 +45,8 @@ def damsm(
     class_mask: pairs of one class are no negatives of each other (single labels only).
     group: the words score compares texts and images within groups of this many rows.
     flip: mirror images at random.
+    slices: the pairs are encoded in so many parts, each normalised by its own pictures, and once more for the gradient:
+        a batch so much larger fits in the same memory, and the losses still see all of it. See ops.slices.
     Returns a Task with the player "model" and the heads "image" and "text".
     """
 
@@ -54,43 +59,53 @@ def damsm(
         params = {"image": image["params"], "text": text["params"]}
         return {"params": {"model": params}, "stats": {"model": {"image": image.get("batch_stats", {})}}}
 
+    def encoder(own, frozen):
+        """(rows of the batch, statistics of the image encoder, key) -> (codes of every pair [n, v, ...], statistics)."""
+
+        def encode(rows, stats, key):
+            dropout, mirror = jax.random.split(key)
+            pictures = views.signed(rows["image"])
+            pictures = views.flip(pictures, mirror) if flip else pictures
+            variables = join_trunk(own["image"], stats, frozen)
+            image, new = nets["image"].apply(variables, merge(pictures), train=True, mutable=["batch_stats"])
+            text = nets["text"].apply(
+                {"params": own["text"]}, merge(rows["text"]), merge(rows["text_len"]), train=True, rngs={"dropout": dropout}
+            )
+            codes = tuple(x.reshape(-1, branches, *x.shape[1:]) for x in (*image, *text))
+            return codes, split_trunk(new, nets["image"].frozen)[0].get("batch_stats", {})
+
+        return encode
+
     def loss(params, state, frozen, batch, key):
-        dropout, mirror = jax.random.split(jax.random.fold_in(key, 1))
-        own, stats = params["model"], state.stats["model"]["image"]
-        pictures = views.signed(batch["image"][:, :branches])
-        pictures = views.flip(pictures, mirror) if flip else pictures
-        variables = join_trunk(own["image"], stats, frozen)
-        (regions, code), new = nets["image"].apply(variables, merge(pictures), train=True, mutable=["batch_stats"])
-        words, sentence = nets["text"].apply(
-            {"params": own["text"]},
-            merge(batch["text"][:, :branches]),
-            merge(batch["text_len"][:, :branches]),
-            train=True,
-            rngs={"dropout": dropout},
-        )
+        rows = {name: batch[name][:, :branches] for name in ("image", "text", "text_len")}
+        stats, key = state.stats["model"]["image"], jax.random.fold_in(key, 1)
+        codes, new = sliced(encoder(params["model"], frozen), rows, stats, key, slices=slices)
+        code, sentence = merge(codes[1]), merge(codes[3])
         with jax.numpy_dtype_promotion("standard"):
-            total, metrics = matching(regions, code, words, sentence, batch)
+            total, metrics = matching(codes, batch)
             if scl:
+                label, index = (merge(batch[name][:, :branches]) for name in ("label", "index"))
+                watch = Watch(about.sums, label)
                 term, parts = contrast.label_supcon(
-                    unit(code), unit(sentence), merge(batch["label"][:, :branches]), index=merge(batch["index"][:, :branches]),
-                    scale=1 / temperature, inter=inter, inner=inner, label_mode=label_mode, sums=about.sums,
+                    unit(code), unit(sentence), label, index=index,
+                    scale=1 / temperature, inter=inter, inner=inner, label_mode=label_mode, sums=watch,
                 )  # fmt: skip
                 total = total + scl * term
-                metrics |= {"scl": term, **parts}
-        new = split_trunk(new, nets["image"].frozen)[0].get("batch_stats", {})
+                metrics |= {"scl": term, **parts, **watch.metrics("scl")}
         return total, Aux(metrics, {"image": new}, state.memory)
 
-    def matching(regions, code, words, sentence, batch):
-        total, metrics = 0.0, {}
+    def matching(codes, batch):
+        total, metrics, watch = 0.0, {}, Watch(about.sums)
         for b in range(branches):
             label = batch["label"][:, b] if class_mask and batch["label"].ndim == 2 else None
-            branch = [x.reshape(-1, branches, *x.shape[1:])[:, b] for x in (regions, code, words, sentence)]
+            regions, code, words, sentence = (x[:, b] for x in codes)
             how = {"gammas": gammas, "group": group, "sums": about.sums}
-            w0, w1 = match.words(branch[0], branch[2], batch["text_len"][:, b], label, **how)
-            s0, s1 = match.sentences(branch[1], branch[3], label, gamma=gammas[2], sums=about.sums)
+            w0, w1 = match.words(regions, words, batch["text_len"][:, b], label, **how)
+            seen = watch.of(batch["label"][:, b])
+            s0, s1 = match.sentences(code, sentence, label, gamma=gammas[2], sums=seen)
             total = total + w0 + w1 + s0 + s1
             metrics |= {f"{name}_{b}": value for name, value in zip(("w0", "w1", "s0", "s1"), (w0, w1, s0, s1))}
-        return total, metrics
+        return total, metrics | watch.metrics("sentences")
 
     return Task(init, (Player("model", loss, tx["model"]),), heads=heads(nets))
 

@@ -2,7 +2,8 @@
 
     pos_i = sum_{j: y_j = y_i} <z_i, k_j> = <z_i, sum_{j: y_j = y_i} k_j>
 
-The tiles are then left with the logsumexp alone: no weights, no products with them, in either pass.
+The tiles are then left with the logsumexp and the best key that is no positive (`rival`): no weight is summed in either
+pass, and where nothing reads the rival, XLA leaves the weights out altogether.
 """
 
 import jax

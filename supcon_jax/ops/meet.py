@@ -31,8 +31,9 @@ def _scatter(share, axis):
 
 def _scatter_tally(share, axis):
     shift = lax.pmax(share.shift, axis)
-    top = None if share.top is None else _first(lax.pmax(share.top, axis), axis)
-    return _scatter(Tally(_first(shift, axis), share.total * jnp.exp(share.shift - shift), share.weighed, top), axis)
+    rival, top = (None if a is None else _first(lax.pmax(a, axis), axis) for a in (share.rival, share.top))
+    total = share.total * jnp.exp(share.shift - shift)
+    return _scatter(Tally(_first(shift, axis), total, share.weighed, rival, top), axis)
 
 
 def _first(a, axis):
@@ -43,7 +44,8 @@ def _first(a, axis):
 def _empty_tally(share):
     none = jax.tree.map(jnp.zeros_like, share)
     lowest = jnp.full_like(share.shift, LOWEST)
-    return none._replace(shift=lowest, top=None if share.top is None else lowest)
+    rival, top = (None if a is None else lowest for a in (share.rival, share.top))
+    return none._replace(shift=lowest, rival=rival, top=top)
 
 
 def _each(fn):

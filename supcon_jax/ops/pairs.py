@@ -25,7 +25,7 @@ class Pairs(NamedTuple):
 def pairs(sums, q, k, *, scale, bias, weigh, veto=None):
     """Sums of s_ij = scale <q_i, k_j> + bias, pair by pair.
 
-    sums: a door; rows.dense makes the whole matrix. q, k, scale, weigh, veto: as for rows.dense. bias: f32[].
+    sums: a door; rows.dense makes the whole matrix. q, k, scale, weigh, veto: as for rows.dense. bias: f32[] or [n].
     Returns Pairs.
     """
     if sums is not dense:
@@ -36,7 +36,8 @@ def pairs(sums, q, k, *, scale, bias, weigh, veto=None):
 def whole_pairs(q, k, *, scale, bias, weigh, veto=None, score=None):
     """`pairs` from the whole matrix: the definition. score: as for rows.dense."""
     acc = wide(q.x, k.x)
-    s = logits(q, k, scale, score) + jnp.asarray(bias, acc)
+    bias = jnp.asarray(bias, acc)
+    s = logits(q, k, scale, score) + (bias[:, None] if bias.ndim else bias)
     live = live_pairs(q, k, veto)
     weight = jnp.where(live, weigh(q, k).astype(acc), 0)
     soft = jnp.sum(jnp.where(live, jax.nn.softplus(s), 0), axis=1)

@@ -32,7 +32,29 @@ class Plan:
             return local(*args)
         split = PartitionSpec(self.door.axes)
         names = frozenset(self.door.axes)
-        return jax.shard_map(local, mesh=self.door.mesh, in_specs=split, out_specs=split, axis_names=names)(*args)
+        how = {"mesh": self.door.mesh, "axis_names": names, "check_vma": not self.interpreted}
+        return jax.shard_map(local, in_specs=split, out_specs=split, **how)(*args)
+
+    @property
+    def platform(self):
+        mesh = self.door.mesh
+        return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+    @property
+    def interpreted(self):
+        """Whether kernels are interpreted: JAX's interpreter fails the replication check that all else passes."""
+        return self.door.kernel == "pallas" and self.platform == "cpu"
+
+    def primitives(self):
+        """block_stats and block_grads of the kernel asked for."""
+        if self.door.kernel == "xla":
+            return block_stats, block_grads
+        from supcon_jax.ops import tiles_tpu
+
+        if self.platform not in ("tpu", "cpu"):
+            raise ValueError(f'kernel="pallas" is written for TPU, not for {self.platform}: use kernel="xla"')
+        how = {"interpret": self.interpreted}
+        return functools.partial(tiles_tpu.block_stats, **how), functools.partial(tiles_tpu.block_grads, **how)
 
     def cast(self, q, k, z):
         """The rows as they are multiplied."""
@@ -43,10 +65,9 @@ class Plan:
 
     def how(self, z, k, kind):
         """What both passes say of a visit to a block of keys."""
-        mesh, tile = self.door.mesh, self.door.tile
-        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+        tile = self.door.tile
         if tile is None:
-            tile = TILES.get(platform, LARGE_TILE)
+            tile = TILES.get(self.platform, LARGE_TILE)
             if self.form.score is not None:  # as many numbers as a tile of inner products has
                 tile = (max(8, math.isqrt(math.prod(tile) // tokens(z, k))),) * 2
         return {"tile": tile, "half": kind == "half", "form": self.form}
@@ -64,9 +85,11 @@ def sums(plan, q, k, z):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(plan, q, k, z):
+    stats, _ = plan.primitives()
+
     def local(q, k, z):
         def visit(keys, kind):
-            return block_stats(z, q, keys, plan.rules, columns=kind == "both", **plan.how(z, keys, kind))
+            return stats(z, q, keys, plan.rules, columns=kind == "both", **plan.how(z, keys, kind))
 
         q, k, z = plan.cast(q, k, z)
         rows, keys = plan.meet(visit, k, TALLIES)
@@ -80,11 +103,13 @@ def _forward(plan, q, k, z):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _backward(plan, moves, q, k, z, pulls):
+    _, grads = plan.primitives()
+
     def local(q, k, z, pulls):
         def visit(keys, kind):
             k, theirs = keys
             theirs = None if kind == "rows" else theirs
-            return block_grads(z, q, k, pulls[0], theirs, plan.rules, moves=moves, **plan.how(z, k, kind))
+            return grads(z, q, k, pulls[0], theirs, plan.rules, moves=moves, **plan.how(z, k, kind))
 
         q, k, z = plan.cast(q, k, z)
         return plan.meet(visit, (k, pulls[0] if plan.kind == "half" else pulls[1]), GRADIENTS)

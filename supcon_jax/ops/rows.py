@@ -43,7 +43,8 @@ class Sums(NamedTuple):
     """Sums over the keys j of each query row i, each [n] in float32 or wider; pairs under a veto and padding left out.
 
     lse: log sum_j exp s_ij (LOWEST where no key is left). pos: sum_j w_ij s_ij. wgt: sum_j w_ij.
-    cnt: number of j with w_ij > 0. top: max_j s_ij without a gradient (LOWEST where no key is left).
+    cnt: number of j with w_ij > 0. Without a gradient, LOWEST where no such key is left: top: max_j s_ij; rival: the
+    same over the j with w_ij = 0. The best key is a positive where top > rival.
     """
 
     lse: Array
@@ -51,6 +52,7 @@ class Sums(NamedTuple):
     wgt: Array
     cnt: Array
     top: Array
+    rival: Array
 
 
 Rule = Callable[[Rows, Rows], Array]
@@ -82,7 +84,8 @@ def ready(rule, q, k, veto=None):
 def merge(a, b):
     """Sums of the same query rows over two disjoint key sets, as one."""
     lse = jnp.logaddexp(a.lse, b.lse)
-    return Sums(lse, a.pos + b.pos, a.wgt + b.wgt, a.cnt + b.cnt, jnp.maximum(a.top, b.top))
+    best = jnp.maximum(a.top, b.top), jnp.maximum(a.rival, b.rival)
+    return Sums(lse, a.pos + b.pos, a.wgt + b.wgt, a.cnt + b.cnt, *best)
 
 
 def logits(q, k, scale, score=None):
@@ -106,14 +109,16 @@ def dense(q, k, *, scale, weigh, veto=None, score=None):
     s = logits(q, k, scale, score)
     live = live_pairs(q, k, veto)
     weight = jnp.where(live, weigh(q, k).astype(acc), 0)
-    top = jax.lax.stop_gradient(jnp.max(jnp.where(live, s, LOWEST), axis=1, initial=LOWEST))
+    chosen = weight > 0
+    top, rival = (
+        jax.lax.stop_gradient(jnp.max(jnp.where(those, s, LOWEST), axis=1, initial=LOWEST)) for those in (live, live & ~chosen)
+    )
     some = jnp.any(live, axis=1)
     shift = jnp.where(some, top, 0)
     total = jnp.sum(jnp.where(live, jnp.exp(jnp.where(live, s - shift[:, None], 0)), 0), axis=1)
     lse = jnp.where(some, jnp.log(jnp.where(some, total, 1)) + shift, LOWEST)
-    chosen = weight > 0
     pos = jnp.sum(weight * jnp.where(chosen, s, 0), axis=1)
-    return Sums(lse, pos, jnp.sum(weight, axis=1), jnp.sum(chosen, axis=1).astype(acc), top)
+    return Sums(lse, pos, jnp.sum(weight, axis=1), jnp.sum(chosen, axis=1).astype(acc), top, rival)
 
 
 def both(sums, q, k, *, scale, weigh, veto=None):

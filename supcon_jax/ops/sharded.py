@@ -44,7 +44,9 @@ class Door:
     running maximum of each row. A bound is refused where exp(-2 bound) leaves the accumulation type (above 40 in
     float32, 350 in float64), and logits that may pass it are refused too: at once, or inside jit by sums that are NaN.
     classes: class ids lie below it. Where the positives are rows.same_label and nothing but the row itself is left out,
-    pos, wgt and cnt then come from [classes, d] sums over classes, and the tiles hold no weights (see ops.classes).
+    pos, wgt and cnt then come from [classes, d] sums over classes, and the tiles sum no weights (see ops.classes).
+    kernel: "xla", or "pallas" for the kernels of ops.tiles_tpu, which know inner products only and whose rules may not
+    read embeddings; on CPU their steps are interpreted, slowly, for tests.
     """
 
     mesh: Mesh | None = None
@@ -55,10 +57,13 @@ class Door:
     score: Callable | None = None
     bound: float | None = None
     classes: int | None = None
+    kernel: str = "xla"
 
     def __post_init__(self):
         if self.precision not in (None, "bf16", "f32"):
             raise ValueError(f'precision is {self.precision!r}: say "bf16" or "f32", or leave it out')
+        if self.kernel not in ("xla", "pallas"):
+            raise ValueError(f'kernel is {self.kernel!r}: say "xla" or "pallas"')
 
     def __call__(self, q, k, *, scale, weigh, veto=None):
         """Sums of the queries over the keys: arguments and value of rows.dense."""
@@ -82,7 +87,7 @@ class Door:
 
     def pairs(self, q, k, *, scale, bias, weigh, veto=None):
         """Sums pair by pair: arguments and value of pairs.pairs."""
-        return self._sums(self._kind(q, k, scale), q, k, scale, (Rules(weigh, None, veto),), bias)[0][0]
+        return self._sums(self._kind(q, k, scale, bias), q, k, scale, (Rules(weigh, None, veto),), bias)[0][0]
 
     def read(self, q, k, *, scale, readings):
         """Sums by several readings from one visit of each pair: see readings.read."""
@@ -99,9 +104,10 @@ class Door:
         names = (self.outer, self.inner)
         return sum(((one,) if isinstance(one, str) else one or () for one in names), ())
 
-    def _kind(self, q, k, scale):
-        """Half of the pairs serve for all where the logits are symmetric, as inner products of rows with themselves."""
-        return "half" if q is k and jnp.ndim(scale) == 0 and self.score is None else "rows"
+    def _kind(self, q, k, *by_row):
+        """Half of the pairs serve for all where the logits are symmetric, as inner products of rows with themselves.
+        by_row: numbers that may differ from row to row."""
+        return "half" if q is k and self.score is None and not any(map(jnp.ndim, by_row)) else "rows"
 
     def _sums(self, kind, q, k, scale, rules, bias=None):
         n, m = q.x.shape[0], k.x.shape[0]
@@ -118,7 +124,7 @@ class Door:
         if bias is not None:
             z = z._replace(shift=jnp.broadcast_to(jnp.asarray(bias, acc), n))
         short = [self._by_class(form, rule, q, k) for rule in rules]
-        left = [rule._replace(weigh=None, back=None) if one else rule for one, rule in zip(short, rules, strict=True)]
+        left = [rule._replace(weighed=False) if one else rule for one, rule in zip(short, rules, strict=True)]
         own = q is k
         q, k, z = (pad(rows, -count % self.parts) for rows, count in ((q, n), (k, m), (z, n)))
         plan = Plan(self, kind, tuple(left), form)
@@ -209,10 +215,14 @@ class Auto:
     def by(self, score):
         return replace(self, options=(*self.options, ("score", score)))
 
-    def _pick(self, q, k):
+    def choose_for(self, q, k):
+        """What `choose` says of these rows."""
         narrow = dict(self.options).get("precision") == "bf16"
         width = 2 if narrow else k.x.dtype.itemsize
-        door = self.choose(len(q.x), len(k.x), math.prod(k.x.shape[1:]), width, tokens(q, k))[0]
+        return self.choose(len(q.x), len(k.x), math.prod(k.x.shape[1:]), width, tokens(q, k))
+
+    def _pick(self, q, k):
+        door = self.choose_for(q, k)[0]
         return Whole(None) if door is dense else door
 
 

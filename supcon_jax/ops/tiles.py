@@ -25,13 +25,14 @@ from supcon_jax.ops.sweep import sweep
 
 
 class Rules(NamedTuple):
-    """One reading of the logits: who is whose positive for the queries (weigh; None: no weights are summed) and for the
-    keys (back), who is left out, and what the logits are multiplied by."""
+    """One reading of the logits: who is whose positive for the queries (weigh) and for the keys (back), who is left out,
+    what the logits are multiplied by, and whether the weights are summed or only tell the best of those without any."""
 
-    weigh: Callable | None
+    weigh: Callable
     back: Callable | None = None
     veto: Callable | None = None
     factor: float = 1.0
+    weighed: bool = True
 
 
 class Form(NamedTuple):
@@ -73,17 +74,19 @@ class Asked(NamedTuple):
 
 class Tally(NamedTuple):
     """Sums over some of a row's pairs in a form that adds: `total` is sum exp(s - shift), or with shift = 0 the sum of
-    log(1 + exp s); weighed: (pos, wgt, cnt), or () without weights; top: None where the shift is the top. Each [n]."""
+    log(1 + exp s); weighed: (pos, wgt, cnt), or () where weights are not summed; rival: None where each logit is read
+    alone; top: None where the shift is the top. Each [n]."""
 
     shift: Array
     total: Array
     weighed: tuple
+    rival: Array | None = None
     top: Array | None = None
 
     def sums(self):
         some = self.total > 0
         lse = jnp.where(some, jnp.log(jnp.where(some, self.total, 1)) + self.shift, LOWEST)
-        return Sums(lse, *(self.weighed or (None,) * 3), self.shift if self.top is None else self.top)
+        return Sums(lse, *(self.weighed or (None,) * 3), self.shift if self.top is None else self.top, self.rival)
 
     def pairs(self):
         return Pairs(self.total, *self.weighed)
@@ -102,8 +105,8 @@ def plus(a, b):
     """The tally of two disjoint sets of pairs."""
     shift = jnp.maximum(a.shift, b.shift)
     total = a.total * jnp.exp(a.shift - shift) + b.total * jnp.exp(b.shift - shift)
-    top = None if a.top is None else jnp.maximum(a.top, b.top)
-    return Tally(shift, total, jax.tree.map(jnp.add, a.weighed, b.weighed), top)
+    best = (None if one is None else jnp.maximum(one, other) for one, other in ((a.rival, b.rival), (a.top, b.top)))
+    return Tally(shift, total, jax.tree.map(jnp.add, a.weighed, b.weighed), *best)
 
 
 def plus_all(a, b):
@@ -124,12 +127,10 @@ def block_stats(z, q, k, rules, *, tile, columns=False, half=False, form=PLAIN):
 
     def visit(alone, left, right):
         (z, q, mine), (k, theirs) = left, right
-        s = z.logits(q, k, form.score)
-        found = [(*views(q, k, rule, s.dtype, alone, columns), rule.factor) for rule in rules]
-        mine = plus_all(mine, [tally(s, *rows, factor, 1, form) for rows, _, factor in found])
-        return mine, plus_all(theirs, [tally(s, *keys, factor, 0, form) for _, keys, factor in found]) if columns else None
+        rows, keys = tallies(z.logits(q, k, form.score), q, k, rules, alone, columns, form)
+        return plus_all(mine, rows), plus_all(theirs, keys) if columns else None
 
-    mine, theirs = (tuple(empty_tally(len(x), wide(z.x, k.x), rule, form) for rule in rules) for x in (z.x, k.x))
+    mine, theirs = (empty_tallies(len(x), wide(z.x, k.x), rules, form) for x in (z.x, k.x))
     return sweep(visit, (z, q), (k,), mine, theirs if columns else None, tile=tile, half=half)
 
 
@@ -143,12 +144,7 @@ def block_grads(z, q, k, rows, keys, rules, *, tile, half=False, moves=(True, Tr
 
     def visit(alone, left, right):
         (z, q, mine, dz), (k, theirs, dk) = left, right
-        s, g = z.logits(q, k, form.score), 0.0
-        for i, rule in enumerate(rules):
-            by_row, by_key = views(q, k, rule, s.dtype, alone, theirs is not None)
-            g = g + pulled(s, *by_row, rule.factor, mine[i], 1, form)
-            if theirs is not None:
-                g = g + pulled(s, *by_key, rule.factor, theirs[i], 0, form)
+        g = slope(z.logits(q, k, form.score), q, k, mine, theirs, rules, alone, form)
         more = z.slopes(g, q, k, moves, form.score)
         return jax.tree.map(lambda a, b: a + b.astype(a.dtype), (dz, dk), more)
 
@@ -165,6 +161,30 @@ def product(a, b):
     return jnp.einsum("nd,md->nm", a, b, precision=lax.Precision.HIGHEST, preferred_element_type=wide(a, b))
 
 
+# ---- one tile: what every walk, here or in a kernel, does with its logits
+
+
+def tallies(s, q, k, rules, alone, columns, form):
+    """(a Tally of the tile's rows for each of the rules, the same of its keys or None); see `views`."""
+    seen = [views(q, k, rule, s.dtype, alone, columns) for rule in rules]
+
+    def side(which, axis):
+        return tuple(tally(s, *view[which], rule, axis, form) for view, rule in zip(seen, rules, strict=True))
+
+    return side(0, 1), side(1, 0) if columns else None
+
+
+def slope(s, q, k, rows, keys, rules, alone, form):
+    """The gradient of a tile's logits. rows, keys: Pulls as for block_grads, of the tile."""
+    g = 0.0
+    for i, rule in enumerate(rules):
+        by_row, by_key = views(q, k, rule, s.dtype, alone, keys is not None)
+        g = g + pulled(s, *by_row, rule.factor, rows[i], 1, form)
+        if keys is not None:
+            g = g + pulled(s, *by_key, rule.factor, keys[i], 0, form)
+    return g
+
+
 def views(q, k, rules, dtype, alone, columns):
     """(live pairs, weights) of a tile, [n, m] each, as the queries see it and, with columns, as the keys see it.
 
@@ -174,37 +194,40 @@ def views(q, k, rules, dtype, alone, columns):
     def side(weight, out, silent):
         seen = live if out is None else live & ~out
         seen = seen & jnp.logical_not(silent)
-        return seen, None if weight is None else jnp.where(seen, weight.astype(dtype), 0)
+        return seen, jnp.where(seen, weight.astype(dtype), 0)
 
     live, veto = live_pairs(q, k), rules.veto
     if not columns:  # a rule may have no meaning from the other side
-        return side(rules.weigh and rules.weigh(q, k), veto and veto(q, k), False), None
-    weights = ways(rules.weigh, q, k, rules.back) if rules.weigh else (None, None)
-    out = ways(veto, q, k) if veto else (None, None)
+        return side(rules.weigh(q, k), veto and veto(q, k), False), None
+    weights, out = ways(rules.weigh, q, k, rules.back), ways(veto, q, k) if veto else (None, None)
     return side(weights[0], out[0], False), side(weights[1], out[1], alone)
 
 
-def tally(s, live, weight, factor, axis, form):
-    """Tally of a tile of logits over an axis. live: bool, weight: 0 where not live or None, both [n, m]."""
-    s = jnp.where(live, times(s, factor), LOWEST)
-    weighed = ()
-    if weight is not None:
-        number = jnp.sum(weight > 0, axis=axis).astype(s.dtype)
-        weighed = jnp.sum(weight * s, axis=axis), jnp.sum(weight, axis=axis), number
+def tally(s, live, weight, rule, axis, form):
+    """Tally of a tile of logits over an axis. live: bool, weight: 0 where not live, both [n, m]."""
+    s, weighed, chosen = jnp.where(live, times(s, rule.factor), LOWEST), (), weight > 0
+    if rule.weighed:
+        weighed = jnp.sum(weight * s, axis=axis), jnp.sum(weight, axis=axis), jnp.sum(chosen, axis=axis).astype(s.dtype)
     if form.sigmoid:
         total = jnp.sum(jax.nn.softplus(s), axis=axis)
         return Tally(jnp.zeros_like(total), total, weighed)
-    top = jnp.max(s, axis=axis)
+    top, rival = jnp.max(s, axis=axis), jnp.max(jnp.where(chosen, LOWEST, s), axis=axis)
     if form.bound is not None:
-        shift = shift_of(form, factor)
-        return Tally(jnp.full_like(top, shift), jnp.sum(jnp.exp(s - shift), axis=axis), weighed, top)
+        shift = shift_of(form, rule.factor)
+        return Tally(jnp.full_like(top, shift), jnp.sum(jnp.exp(s - shift), axis=axis), weighed, rival, top)
     # a row without live pairs counts exp(0) above LOWEST, which no number feels
-    return Tally(top, jnp.sum(jnp.exp(s - jnp.expand_dims(top, axis)), axis=axis), weighed)
+    return Tally(top, jnp.sum(jnp.exp(s - jnp.expand_dims(top, axis)), axis=axis), weighed, rival)
 
 
 def empty_tally(n, dtype, rule, form):
+    """The Tally of no pairs, [n] each."""
     nothing, none = jnp.full(n, LOWEST, dtype), jnp.zeros(n, dtype)
-    return Tally(nothing, none, (none,) * 3 if rule.weigh else (), None if form.bound is None else nothing)
+    best = None if form.sigmoid else nothing, None if form.bound is None else nothing
+    return Tally(nothing, none, (none,) * 3 if rule.weighed else (), *best)
+
+
+def empty_tallies(n, dtype, rules, form):
+    return tuple(empty_tally(n, dtype, rule, form) for rule in rules)
 
 
 def pulled(s, live, weight, factor, pull, axis, form):
@@ -219,7 +242,7 @@ def pulled(s, live, weight, factor, pull, axis, form):
         g = dlse * jnp.where(some, jnp.exp(shift - jnp.where(some, lse, 0)), 0) * jnp.exp(jnp.where(live, s, LOWEST) - shift)
     elif dlse is not None:
         g = dlse * jnp.exp(jnp.where(live, s - lse, LOWEST))  # never the exp of a row without live pairs
-    return times(g if dpos is None or weight is None else g + weight * dpos, factor)
+    return times(g if dpos is None else g + weight * dpos, factor)
 
 
 def times(a, factor):

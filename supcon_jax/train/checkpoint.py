@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
+from supcon_jax import shard
 from supcon_jax.config import UserError
 from supcon_jax.core import State
 
@@ -19,10 +20,12 @@ log = logging.getLogger("supcon_jax")
 
 
 def digest(state: State) -> str:
-    """sha256 over every leaf's path, type, shape and bytes: equal digests mean equal states, bit for bit."""
+    """sha256 over every leaf's path, type, shape and bytes: equal digests mean equal states, bit for bit, wherever they
+    lie. On several processes all of them must call this.
+    """
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(without_key(state)):
-        value = np.asarray(jax.device_get(leaf))
+        value = shard.whole(leaf)
         total.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape}".encode())
         total.update(np.ascontiguousarray(value).tobytes())
     return total.hexdigest()

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable
 
 import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-from supcon_jax import core, shard
-from supcon_jax.config import UserError, difference
+from supcon_jax import core, hosts, shard
+from supcon_jax.config import UserError, difference, digest
 from supcon_jax.nets.init import on_host
 from supcon_jax.train import checkpoint, hooks
 
@@ -36,6 +38,7 @@ class Run:
 
     data: makes the iterator of host batches, with state() and restore(). images: pictures in one step, for the rates.
     picture: state -> PIL picture of samples, or None. config: the plain config that the stage depends on.
+    split: parameters and optimiser state of so many bytes or more are cut over the devices, None: none.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Run:
     config: dict
     evals: tuple[Evaluation, ...] = ()
     picture: Callable | None = None
+    split: float | None = None
 
 
 def train(run: Run) -> tuple[core.State, dict[str, float]]:
@@ -60,16 +64,19 @@ def train(run: Run) -> tuple[core.State, dict[str, float]]:
 
     Returns the last state and the numbers of its evaluations.
     The same command after a kill gives the same bits as an unbroken run on the same devices.
-    Raises UserError: the folder holds a run of another config, or too many updates in a row were refused.
+    Several processes make every step together; the first of them writes metrics and pictures, all of them checkpoints.
+    Raises UserError: the folder holds a run of another config, or too many updates in a row were refused, or processes
+    would make other steps than the first.
     """
     settle(run)
     stop = Stop()
     state, data, saved = begin(run)
     start = int(state.step)
-    writer = hooks.Writer(run.folder, start)
+    hosts.agree({"step to start from": str(start), "last step": str(run.steps), "place in the data": str(data.state())})
+    writer = hooks.Writer(run.folder, start) if hosts.chief() else hooks.Silent()
     progress = hooks.Progress(run.name, run.steps, run.images, start)
-    step = jax.jit(functools.partial(core.step, run.task), donate_argnums=0)
-    frozen = shard.replicate(run.frozen, run.mesh)
+    step = stepper(run.task, run.mesh, state)
+    frozen = shard.lay(run.frozen, run.mesh, run.split)
     late, measured, profiling = None, {}, tuple(run.every.get("profile", ()))
     for at in range(start + 1, run.steps + 1):
         began = time.monotonic()
@@ -86,10 +93,11 @@ def train(run: Run) -> tuple[core.State, dict[str, float]]:
         if at == run.steps:
             late = report(run, writer, progress, late, None)
         measured = watch(run, writer, state, at)
-        if due(at, run.every["save"], run.steps) or stop.asked:
+        stopping = stop.now(at)
+        if due(at, run.every["save"], run.steps) or stopping:
             late = report(run, writer, progress, late, None)  # what a checkpoint covers is written down before it
             saved.save(state, data.state(), measured)
-        if stop.asked:
+        if stopping:
             saved.close()
             writer.close()
             stop.end()
@@ -102,28 +110,42 @@ def train(run: Run) -> tuple[core.State, dict[str, float]]:
     return state, measured
 
 
+def stepper(task: core.Task, mesh: jax.sharding.Mesh, state):
+    """The training step as it is compiled: (state, frozen, batch) -> (state, metrics). The state it gives takes the place
+    of the one it is given, leaf by leaf. state: arrays or their shapes, with where they lie."""
+    out = jax.tree.map(lambda leaf: leaf.sharding, state), NamedSharding(mesh, PartitionSpec())
+    return jax.jit(functools.partial(core.step, task), donate_argnums=0, out_shardings=out)
+
+
 def settle(run: Run) -> None:
     """Writes the stage's config beside its checkpoints, or compares with the one that lies there."""
-    run.folder.mkdir(parents=True, exist_ok=True)
     path = run.folder / "config.json"
-    if path.exists():
+    hosts.agree({"config": digest(run.config)})
+    if hosts.chief():
+        run.folder.mkdir(parents=True, exist_ok=True)
+    found = path.exists()
+    hosts.wait("the config was looked for")
+    if found:
         lines = difference(json.loads(path.read_text()), run.config)
         if lines:
             shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
             raise UserError(f"{run.folder} was trained with another config ({shown}); use another --workdir")
-    else:
+    elif hosts.chief():
         part = path.with_suffix(".part")  # a kill leaves the whole file or none
         part.write_text(json.dumps(run.config, indent=1, sort_keys=True))
         part.replace(path)
+    hosts.wait("the config lies there")
+    if not path.exists():
+        raise UserError(f"{run.folder}: what process 0 writes is not seen here; --workdir must lie on storage that all share")
 
 
 def begin(run: Run):
     """The state to start from, the data iterator standing where it belongs, and the checkpoints."""
     data = run.data()
-    example = next(run.data())
+    example = {name: np.concatenate([x] * jax.process_count()) for name, x in next(run.data()).items()}  # of the global shape
     key = jax.random.key(run.seed)
     state = on_host(lambda key, batch: core.init_state(run.task, key, batch), key, example)
-    state = shard.replicate(state, run.mesh)
+    state = shard.lay(state, run.mesh, run.split)
     saved = checkpoint.Checkpoints(run.folder / "checkpoints", **run.keep)
     found = saved.restore(state)
     if found is not None:
@@ -159,11 +181,11 @@ def watch(run, writer, state, at) -> dict[str, float]:
     """Samples and evaluations that are due after step `at`; returns the numbers measured."""
     if run.picture and due(at, run.every["sample"], run.steps):
         picture = run.picture(state)
-        folder = run.folder / "samples"
-        folder.mkdir(exist_ok=True)
-        picture.save(folder / f"{at:07d}.png")
-        if writer:
-            writer.picture(at, "samples", picture)
+        if hosts.chief():
+            folder = run.folder / "samples"
+            folder.mkdir(exist_ok=True)
+            picture.save(folder / f"{at:07d}.png")
+        writer.picture(at, "samples", picture)
     values = {}
     for evaluation in run.evals:
         if due(at, evaluation.every, run.steps):
@@ -171,7 +193,7 @@ def watch(run, writer, state, at) -> dict[str, float]:
             found = {f"{evaluation.name}/{name}": value for name, value in evaluation.fn(state).items()}
             log.info("%s: evaluation %s took %.1f s", run.name, evaluation.name, time.monotonic() - began)
             values |= found
-    if values and writer:
+    if values:
         writer.scalars(at, values)
     return values
 
@@ -185,11 +207,14 @@ def trace(run, profiling, at) -> None:
 
 
 class Stop:
-    """SIGTERM or SIGINT once: finish the step, save, end. A second one ends at once."""
+    """SIGTERM or SIGINT once: finish the step, save, end. A second one ends at once.
+
+    Among several processes SIGTERM is left to jax, which finds a step that all of them can still reach.
+    """
 
     def __init__(self):
         self.asked, self.before = False, {}
-        for kind in (signal.SIGTERM, signal.SIGINT):
+        for kind in () if hosts.several() else (signal.SIGTERM, signal.SIGINT):
             try:
                 self.before[kind] = signal.signal(kind, self.ask)
             except ValueError:  # not the main thread (notebooks, tests): signals stay as they are
@@ -198,6 +223,10 @@ class Stop:
     def ask(self, number, frame):
         signal.signal(number, signal.SIG_DFL)
         self.asked = True
+
+    def now(self, at):
+        """Whether the run stops after step `at`."""
+        return self.asked or hosts.preempted(at)
 
     def end(self):
         """Signals mean again what they meant before: between two stages nothing waits for them."""

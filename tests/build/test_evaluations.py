@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from supcon_jax import config as configs
+from supcon_jax import shard
 from supcon_jax.build import evaluations
 from supcon_jax.config import UserError
 from supcon_jax.data.vocab import Vocab
@@ -29,7 +30,7 @@ def context(folder, heads, config=None, frozen=None, batch=None, name="attngan")
     config = config or plain()
     task = types.SimpleNamespace(heads=heads if isinstance(heads, dict) else dict.fromkeys(heads))
     data = types.SimpleNamespace(vocab=Vocab(("<end>", "red", "ring")), evaluation=lambda *asked: [batch])
-    return evaluations.Context(config, name, folder, task, frozen or {}, {}, data, None)
+    return evaluations.Context(config, name, folder, task, frozen or {}, {}, data, shard.data_mesh(1))
 
 
 @pytest.mark.parametrize(

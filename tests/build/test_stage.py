@@ -31,8 +31,8 @@ def moved(setting):
 @pytest.mark.parametrize(
     "setting",
     ["data.threads=0", "data.root=/elsewhere", "data.test=val", "data.bad_limit=0.5", "every.save=1", "every.sample=0",
-     "keep.best=0", "eval_batch=4", "evals.matching.fakes=32", "mesh.data=1", "skip_limit=3", "cache=/elsewhere",
-     "networks.fid_inception=/elsewhere/a.pth"],
+     "keep.best=0", "eval_batch=4", "evals.matching.fakes=32", "mesh.data=1", "mesh.params=fsdp", "mesh.params_mib=1.5",
+     "skip_limit=3", "cache=/elsewhere", "networks.fid_inception=/elsewhere/a.pth"],
 )  # fmt: skip
 def test_what_a_result_does_not_depend_on(setting):
     assert moved(setting) == []
@@ -107,6 +107,14 @@ def test_a_label_mode_that_the_labels_do_not_fit(mode, labels, use):
 )  # fmt: skip
 def test_labels_that_fit_or_are_not_read(args, labels):
     stage.check_labels(args, data(labels), "damsm")
+
+
+def test_slices_decide_what_the_devices_share():
+    section = {"batch": 48, "args": {"slices": 4}}
+    assert stage.slice_of(section, "damsm") == 12 and stage.slice_of({"batch": 48, "args": {}}, "damsm") == 48
+    with pytest.raises(UserError, match=r"^config\.damsm\.args\.slices=5 does not divide config\.damsm\.batch=48; use 4 or 6$"):
+        stage.slice_of(section | {"args": {"slices": 5}}, "damsm")
+    assert moved("damsm.args.slices=2") == ["damsm", "attngan"]  # BatchNorm sees other pictures together
 
 
 def test_nets_follow_the_vocabulary_the_sizes_and_the_encoders_file():

@@ -160,7 +160,7 @@ def far(got, want, floor=1e-3):
     """The largest difference of two trees, each leaf relative to its largest entry (or to `floor`)."""
     pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
     gap = [np.abs(np.asarray(g, np.float64) - w).max() / max(np.abs(w).max(), floor) for g, w in pairs if np.size(w)]
-    return max(gap)
+    return max(gap, default=0.0)
 
 
 def same(a, b):
@@ -168,3 +168,10 @@ def same(a, b):
     return jax.tree.structure(a) == jax.tree.structure(b) and all(
         np.array_equal(np.asarray(x), np.asarray(y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
     )
+
+
+def census(name):
+    """The names of what a watched loss tells of the batch."""
+    what = ("contrast_nats", "chance_nats", "positives_per_anchor")
+    shares = ("no_positive", "top1", "false_negative")
+    return {f"{name}/{one}" for one in (*what, *(f"{share}_percent" for share in shares))}

@@ -3,7 +3,7 @@
 MODULES = {"attngan_d64", "attngan_d128", "attngan_d256", "attngan_g", "attngan_rnn_gru", "attngan_rnn_lstm",
            "damsm_cnn_inception_w16", "fid_inception_w16"}
 
-# judged by test_losses.py, test_pairs.py, test_text_to_image.py and test_metrics.py
+# judged by test_losses.py, test_pairs.py, test_steps.py, test_text_to_image.py and test_metrics.py
 LOSSES = {"barlow_vicreg", "byol_simsiam", "clip_infonce", "clip_siglip_sharded", "cmc_nce", "coca_distill", "damsm",
           "decoupled_debiased_hard", "gan_losses", "gradcache", "image_text_matching", "lars_steps", "mclea_icl_ial",
           "milnce", "moco", "multilabel_supcon", "ntxent", "pcl_protonce", "pml_supcon_ntxent", "siglip_sigmoid",

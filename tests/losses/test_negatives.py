@@ -26,6 +26,8 @@ LOSSES = {  # the library's function, the loops', what both are given
     "hard": (negatives.debiased, oracles.debiased, {"prior": 0.1, "beta": 1.0}),
     "hard_alone": (negatives.debiased, oracles.debiased, {"prior": 0.0, "beta": 0.5}),
     "in": (negatives.supcon_in, oracles.supcon_in, {}),
+    "one_positive": (negatives.one_positive, oracles.one_positive, {"mean": "anchors"}),
+    "one_positive_terms": (negatives.one_positive, oracles.one_positive, {"mean": "terms"}),
 }
 
 
@@ -45,7 +47,7 @@ def test_equals_the_loops(name, own):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_pair_is_met_once(name):
-    """As many products as supcon has, in either pass."""
+    """As many products as supcon has, in either pass; one positive alone first needs the sums over the negatives."""
 
     def products(fn, options):
         def loss(x):
@@ -55,10 +57,16 @@ def test_each_pair_is_met_once(name):
         return str(jax.make_jaxpr(jax.grad(loss))(jnp.asarray(X, jnp.float32))).count("dot_general")
 
     fn, _, options = LOSSES[name]
-    assert products(fn, options) == products(contrast.supcon, {}) == 4
+    visits = 2 if fn is negatives.one_positive else 1
+    assert products(fn, options) == visits * products(contrast.supcon, {}) == visits * 4
 
 
-PLACES = [("hard", "ring", True), ("decoupled_weighted", "hybrid", False), ("in", "tiled", True)]
+PLACES = [
+    ("hard", "ring", True),
+    ("decoupled_weighted", "hybrid", False),
+    ("in", "tiled", True),
+    ("one_positive", "gather", True),
+]
 
 
 @pytest.mark.parametrize("name, place, own", PLACES)
@@ -75,6 +83,26 @@ def test_every_door_is_the_definition(name, place, own):
         )
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * max(1, np.abs(other).max()))
+
+
+def test_a_scale_for_each_row_and_padding():
+    """One positive through tiles: every row has a bias of its own, so nothing is symmetric any more."""
+    scale, valid = np.linspace(2, 5, N), np.arange(N) != 4
+    with jax.enable_x64(True):
+        q = Rows(jnp.asarray(X), jnp.asarray(LABEL), jnp.arange(N), jnp.asarray(valid))
+        for given in (scale, 4.0):
+            got = negatives.one_positive(q, scale=jnp.asarray(given), sums=sharded.tiled(tile=(4, 4)))
+            w, out = oracles.same_label(LABEL, LABEL), SELF | ~valid[:, None] | ~valid[None, :]
+            want = oracles.one_positive(X, X, w, np.broadcast_to(given, N), out, "anchors")
+            np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_scaled_means_over_all_anchors():
+    """base and empty="zero" say what they say for supcon: times T/T0, and empty rows count as zero."""
+    q = Rows(jnp.asarray(X), jnp.asarray(LABEL))
+    for fn in (negatives.decoupled, negatives.supcon_in, negatives.one_positive):
+        whole = fn(q, scale=4.0, base=0.5, empty="zero")
+        np.testing.assert_allclose(whole, fn(q, scale=4.0) / (4 * 0.5) * (N - 2) / N, rtol=1e-5)
 
 
 def pairs(x):
@@ -120,5 +148,9 @@ def test_the_floor_of_a_debiased_sum_has_no_gradient_from_negatives():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="prior"):
         negatives.debiased(pairs(X), scale=1.0, prior=1.0)
+    with pytest.raises(ValueError, match="norm"):
+        negatives.supcon_in(pairs(X), scale=1.0, norm="weight")
+    with pytest.raises(ValueError, match="mean"):
+        negatives.one_positive(pairs(X), scale=1.0, mean="pairs")
     with pytest.raises(ValueError, match="labels"):
         negatives.decoupled(Rows(jnp.asarray(X)), scale=1.0)

@@ -1,5 +1,6 @@
 """DAMSM's task: its terms by name against the double loops, branches, the frozen trunk, devices, precision, heads."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,6 +14,7 @@ from supcon_jax import core, shard
 from supcon_jax.losses import contrast
 from supcon_jax.methods.damsm import damsm, join_trunk, merge, split_trunk
 from supcon_jax.nets.text import TextEncoder
+from supcon_jax.ops import rows, scores
 from supcon_jax.views.image import signed
 
 
@@ -72,7 +74,14 @@ def test_every_term_has_a_name_and_its_value(world):
     want["scl"] = want["inter"] + want["inner"]
     want["loss"] = want["scl"] + sum(x for name, x in want.items() if name[-2:] in ("_0", "_1"))
     names = {f"model/{name}" for name in want} | {"model/grad_norm", "skipped", "skipped_in_a_row"}
-    assert set(metrics) == names
+    assert set(metrics) == names | {f"model/{name}" for name in tiny.census("scl") | tiny.census("sentences")}
+    blocks = ("image_text", "text_image", "image_image", "text_text")
+    want["scl/contrast_nats"] = np.mean([want[name] for name in blocks])
+    want["scl/chance_nats"] = (np.log(16) + np.log(15)) / 2
+    want["scl/positives_per_anchor"] = weight.sum() / 16 - 0.5  # within a modality a row is not its own
+    want["scl/false_negative_percent"] = want["sentences/false_negative_percent"] = 0
+    want["sentences/contrast_nats"] = np.mean([want[f"s{i}_{b}"] for i in (0, 1) for b in (0, 1)])
+    want["sentences/positives_per_anchor"] = 1
     for name, value in want.items():
         assert metrics[f"model/{name}"] == pytest.approx(value, rel=5e-5, abs=1e-5), name
     assert tiny.far(after.stats["model"]["image"], stats) < 1e-5
@@ -104,8 +113,9 @@ def test_branches_and_weights(world):
     first = {name: x[:, :1] for name, x in batch.items()}
     used, metrics = metrics_of(made(branches=1, scl=0.0), state, batch)
     alone, _ = metrics_of(made(branches=1, scl=0.0), state, first)
-    assert used == alone == pytest.approx(sum(metrics.values()), rel=1e-6)
-    assert set(metrics) == {"w0_0", "w1_0", "s0_0", "s1_0"}
+    terms = {"w0_0", "w1_0", "s0_0", "s1_0"}
+    assert used == alone == pytest.approx(sum(metrics[name] for name in terms), rel=1e-6)
+    assert set(metrics) == terms | tiny.census("sentences")
     value, metrics = metrics_of(made(scl=0.3, inter=0.5, inner=2.0), state, batch)
     assert metrics["scl"] == pytest.approx(0.5 * whole["model/inter"] + 2 * whole["model/inner"], rel=1e-5)
     matched = whole["model/loss"] - whole["model/scl"]
@@ -155,6 +165,64 @@ def test_frozen_trunk(world):
     )
     flat = {name: batch[name][:, 0] for name in ("image", "text", "text_len")}
     np.testing.assert_allclose(jax.jit(task.heads["image"])(state, frozen, flat, None)[1], whole[1], rtol=1e-5, atol=1e-6)
+
+
+def test_slices_give_the_step_of_the_whole_batch_where_rows_are_alone():
+    """On a frozen trunk and without dropout no row sees another one in the encoders: all that is left is the losses."""
+    batch, nets = tiny.pairs(), nets_of(frozen=True)
+    trunk = jax.jit(nets["image"].init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    frozen = {"trunk": {kind: tree["trunk"] for kind, tree in trunk.items()}}
+    state = tiny.start(made(nets), batch)
+    one, four = (
+        jax.device_get(tiny.stepper(task, state, frozen, batch)(state, frozen, batch))
+        for task in (made(nets), made(nets, slices=4))
+    )
+    assert_same_step(four, one)
+
+
+def test_slices_are_normalised_one_after_the_other(world):
+    batch, _, state, _ = world
+    task = made(slices=2)
+    after, metrics = jax.device_get(tiny.stepper(task, state, {}, batch)(state, {}, batch))
+    moved, parts = state, []
+    for s in range(2):
+        *rows, stats = codes(moved, {name: x[s::2] for name, x in batch.items()}, nets_of())
+        moved, parts = moved.replace(stats={"model": {"image": stats}}), [*parts, rows]
+    assert tiny.far(after.stats["model"]["image"], moved.stats["model"]["image"]) < 1e-5
+    code, sentence = (np.stack([part[i] for part in parts], 1).reshape(8, 2, -1) for i in (1, 3))
+    for b in range(2):
+        want = oracles.sentences(code[:, b], sentence[:, b], batch["label"][:, b], 10.0)
+        assert [metrics[f"model/s{i}_{b}"] for i in range(2)] == pytest.approx(list(want), rel=5e-5)
+
+
+def test_every_slice_draws_its_own_flips_and_dropout():
+    """Both slices hold the same pairs: BatchNorm sees the same rows, so only what is drawn can tell their codes apart."""
+    nets = nets_of() | {"text": TextEncoder(tiny.VOCAB, embed=6, width=tiny.DIM, dropout=0.5)}
+    batch = {name: np.repeat(x, 2, axis=0) for name, x in tiny.pairs(n=4, v=1).items()}
+    seen = []
+
+    class Door:
+        """The definition; keeps the rows whose inner products it is asked for."""
+
+        def __call__(self, q, k, **how):
+            seen.append(q.x)
+            return rows.dense(q, k, **how)
+
+        def by(self, score):
+            return scores.by(rows.dense, score)
+
+    about = dataclasses.replace(tiny.about(), sums=Door())
+
+    def found(state, flip):
+        seen.clear()
+        task = damsm(nets, tiny.keeping(), about, slices=2, flip=flip, branches=1)
+        task.players[0].loss(state.params, state, {}, batch, jax.random.key(0))
+        return [x - x.reshape(4, 2, -1)[:, ::-1].reshape(8, -1) for x in seen]
+
+    state = tiny.start(made(nets), batch)
+    still, moving = (jax.jit(found, static_argnums=1)(state, flip) for flip in (False, True))
+    assert max(jnp.abs(x).max() for x in still) > 1e-2  # dropout of the texts
+    assert jnp.abs(still[0]).max() < 1e-5 < 1e-2 < jnp.abs(moving[0]).max()  # flips of the pictures
 
 
 def test_trunk_is_cut_and_put_back():

@@ -1,7 +1,13 @@
+"""Batch normalisation: by the batch, by groups of rows, on any number of devices; averages; precision."""
+
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from dress import split
 from supcon_jax.nets.norm import BatchNorm
 
 
@@ -28,3 +34,54 @@ def test_statistics_stay_float32_in_bfloat16():
     assert y.dtype == jnp.bfloat16 and moved["batch_stats"]["var"].dtype == np.float32
     rows = np.asarray(x, np.float64)
     np.testing.assert_allclose(moved["batch_stats"]["var"], 0.9 + 0.1 * rows.var(0, ddof=1), rtol=1e-4)
+
+
+def training(groups):
+    """(output, new averages) and the gradients of a number made of the output."""
+    net = BatchNorm(groups=groups)
+
+    def number(params, x, weight):
+        stats = {"mean": jnp.full(3, 0.5), "var": jnp.full(3, 2.0)}
+        y, moved = net.apply({"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"])
+        return (y * weight).sum(), (y, moved["batch_stats"])
+
+    return jax.jit(jax.value_and_grad(number, (0, 1), has_aux=True))
+
+
+def grouped_args(dtype=np.float32):
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(3, 2, (16, 2, 2, 3)), rng.normal(size=(16, 2, 2, 3))
+    params = {"scale": jnp.asarray([1.0, 2.0, 0.5], jnp.float32), "bias": jnp.asarray([0.0, 1.0, -1.0], jnp.float32)}
+    return params, x.astype(dtype), weight.astype(dtype)
+
+
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_each_group_of_neighbours_is_normalised_by_itself(groups):
+    params, x, weight = grouped_args()
+    (_, (y, moved)), (_, slope) = training(groups)(params, x, weight)
+    parts = x.astype(np.float64).reshape(groups, -1, 3)
+    mean, var = parts.mean(1, keepdims=True), parts.var(1, keepdims=True)
+    want = (parts - mean) / np.sqrt(var + 1e-5) * np.asarray(params["scale"]) + np.asarray(params["bias"])
+    np.testing.assert_allclose(y, want.reshape(x.shape), atol=2e-5)
+    np.testing.assert_allclose(moved["mean"], 0.45 + 0.1 * mean.mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(moved["var"], 1.8 + 0.1 * parts.var(1, ddof=1).mean(0), rtol=1e-5)
+    own = np.asarray(slope).reshape(groups, -1, 3)
+    assert np.abs(own.sum(1)).max() < 1e-3 * np.abs(own).max()  # a shift of one group alone changes nothing
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_groups_do_not_depend_on_the_devices(groups):
+    params, x, weight = grouped_args()
+    want = training(groups)(params, x, weight)
+    args = params, split(x, 8), split(weight, 8)
+    run = training(groups).lower(*args).compile()
+    for got, one in zip(jax.tree.leaves(jax.device_get(run(*args))), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(got, one, rtol=1e-5, atol=1e-5)
+    sent = re.findall(r"= (\S+) (?:all-gather|all-to-all|collective-permute)\(", run.as_text())
+    assert all(np.prod([int(n) for n in re.findall(r"\d+", shape.split("[")[1].split("]")[0])]) < x.size / 3 for shape in sent)
+
+
+def test_rows_that_the_groups_cannot_share_are_refused():
+    params, x, weight = grouped_args()
+    with pytest.raises(ValueError, match="16 rows cannot be shared by 5 groups"):
+        training(5)(params, x, weight)

@@ -38,7 +38,7 @@ def numbers(sums, x, y, a, b, scale):
     q = Rows(x, a, jnp.arange(len(x)))
     k = q if y is None else Rows(y, b, jnp.arange(len(y)))
     s = sums(q, k, scale=scale, weigh=rows.same_label, veto=rows.same_index)
-    return jnp.sum(jnp.sin(s.lse) + s.pos * s.wgt + s.cnt * s.top), s
+    return jnp.sum(jnp.sin(s.lse) + s.pos * s.wgt + s.cnt * s.top + jnp.exp(-jnp.abs(s.rival))), s
 
 
 @functools.cache

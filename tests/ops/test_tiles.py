@@ -159,7 +159,7 @@ def test_tallies_of_nothing_add():
     some = jnp.array([-500.0, 3.0])
     for form in FORMS.values():
         none = tiles.empty_tally(2, jnp.float64, Rules(rows.same_label), form)
-        one = tiles.Tally(some, some, (some,) * 3, None if form.bound is None else some)
+        one = tiles.Tally(some, some, (some,) * 3, some, None if form.bound is None else some)
         close(plus(none, none), none)
         close(plus(none, one), one)
         close(plus(one, none), one)

@@ -116,3 +116,62 @@ def test_the_progress_line_says_step_rate_time_left_losses_and_waiting(capsys):
 )
 def test_clock(seconds, text):
     assert hooks.clock(seconds) == text
+
+
+def standing(**numbers):
+    """The metrics of one watched loss."""
+    usual = {"contrast_nats": 3.91, "chance_nats": math.log(48), "positives_per_anchor": 1.9, "no_positive_percent": 0.0}
+    usual |= {"top1_percent": 3.0, "false_negative_percent": 2.1}
+    return {f"model/scl/{name}": value for name, value in (usual | numbers).items()}
+
+
+def test_the_first_logs_say_how_a_contrastive_loss_stands(capsys):
+    progress = hooks.Progress("damsm", steps=600, images=16, start=0)
+    values = {"model/loss": 3.91, "images_per_s": 32.0, "input_wait_share": 0.0} | standing()
+    for step in range(50, 350, 50):
+        progress.line(step, values)
+    said = [line for line in capsys.readouterr().err.splitlines() if "chance" in line]
+    assert said[0] == (
+        "damsm 50/600 | model/scl: contrast 3.91 of ln 48 = 3.87 (chance), 1.9 positives per anchor, top-1 3 %,"
+        " 2.1 % of negatives share the anchor's label"
+    )
+    assert [line.split(" | ")[0] for line in said] == ["damsm 50/600", "damsm 100/600", "damsm 150/600"]
+
+
+def test_a_loss_without_labels_says_nothing_of_false_negatives():
+    values = standing()
+    del values["model/scl/false_negative_percent"]
+    (said,) = hooks.Contrast().lines(values)
+    assert said.endswith("top-1 3 %")
+    assert hooks.Contrast().lines({"model/loss": 1.0}) == []
+
+
+CAUSES = {  # numbers, from which log on it is said, and what
+    "some anchors without a positive": ({"no_positive_percent": 12.5}, 1, "12 % of anchors have no positive"),
+    "no anchor with a positive": (
+        {"no_positive_percent": 100.0, "contrast_nats": 0.0, "chance_nats": 0.0, "positives_per_anchor": 0.0},
+        1, "no anchor has a positive",
+    ),
+    "one key": ({"contrast_nats": 0.0, "chance_nats": 0.0, "positives_per_anchor": 1.0}, 1, "one key"),
+    "all positives": ({"positives_per_anchor": 48.0}, 1, "every key is a positive"),
+    "at chance": ({"contrast_nats": math.log(48) - 0.01}, 5, "at chance (ln 48 = 3.87) for 5 logs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_each_cause_is_warned_of_once(cause):
+    numbers, since, says = CAUSES[cause]
+    contrast = hooks.Contrast()
+    warned = [[line for line in contrast.lines(standing(**numbers)) if line.startswith("warning: ")] for _ in range(12)]
+    assert [log for log, lines in enumerate(warned, 1) if lines] == [since]
+    (line,) = warned[since - 1]
+    assert line.startswith("warning: model/scl: ") and says in line
+
+
+def test_a_loss_that_leaves_chance_is_not_warned_of():
+    contrast = hooks.Contrast()
+    lines = []
+    for log in range(20):
+        lines += contrast.lines(standing(contrast_nats=math.log(48) - (0.5 if log % 4 == 3 else 0.0)))
+    assert not any(line.startswith("warning") for line in lines)
+    assert not any("warning" in line for line in hooks.Contrast().lines(standing(contrast_nats=math.nan)))

@@ -1,0 +1,112 @@
+"""The contrastive loss on pods: memory, collectives and modelled time, by compiling for slices that are not here.
+
+    python benchmarks/pod.py [--only=v5e:16x16] [--out=benchmarks/results/pod.json]
+
+Compiled, not run: no time was measured on any of these devices. InfoNCE in both directions, rows in bfloat16, value and
+gradients with respect to both sides and the scale. Needs the extra tpu for TPU slices, gpu for GPU hosts.
+"""
+
+import argparse
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from supcon_jax.build import compile, cost
+from supcon_jax.build.target import Target, find
+from supcon_jax.config import UserError
+from supcon_jax.ops import rows, sharded
+from supcon_jax.ops.rows import Rows
+
+DOORS = {"gather": sharded.gather, "ring": sharded.ring, "dense": lambda mesh: rows.dense}
+K, M = 2**10, 2**20
+TABLE = (
+    ("v5e:16x16", 32 * K, 768, ("gather", "ring")),
+    ("v5e:16x16", 256 * K, 768, ("dense", "gather", "ring")),
+    ("v5e:16x16", M, 768, ("dense", "gather", "ring")),
+    ("v5e:16x16", 4 * M, 768, ("gather", "ring")),
+    ("v5e:16x16", 16 * M, 768, ("ring",)),
+    ("v5e:4x4", 64 * K, 768, ("gather", "ring")),
+    ("v5e:2x4", 256 * K, 768, ("dense", "gather", "ring")),
+    ("v5p:8x8x4", M, 768, ("gather", "ring")),
+    ("v6e:16x16", M, 768, ("gather", "ring")),
+    ("h200:1x1x8", 64 * K, 768, ("dense", "gather", "ring")),
+    ("h200:1x1x8", 256 * K, 768, ("gather", "ring")),
+)
+
+
+def lowered(door: str, n: int, d: int, mesh: jax.sharding.Mesh):
+    """Value and gradients of the symmetric InfoNCE of n pairs, for the devices of a mesh."""
+
+    def loss(x, y, scale):
+        index = jnp.arange(n, dtype=jnp.int32)
+        q, k = Rows(x, index=index), Rows(y, index=index)
+        one, other = rows.both(DOORS[door](mesh), q, k, scale=scale, weigh=rows.same_index)
+        return jnp.mean(one.lse - one.pos + other.lse - other.pos) / 2
+
+    split, whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("data"), PartitionSpec()))
+    row = jax.ShapeDtypeStruct((n, d), jnp.bfloat16, sharding=split)
+    scale = jax.ShapeDtypeStruct((), jnp.float32, sharding=whole)
+    where = (split, split, whole)
+    return jax.jit(jax.value_and_grad(loss, (0, 1, 2)), out_shardings=(whole, where)).lower(row, row, scale)
+
+
+def measured(target: Target, n: int, d: int, door: str) -> dict:
+    """One row of the table; memory in bytes of a device."""
+    mesh = target.mesh(n)
+    said = {"topology": target.name, "devices": mesh.size, "n": n, "d": d, "door": door, "run": False}
+    said |= compile.compiled(lowered(door, n, d, mesh), target)
+    if door != "dense":  # the formula is that of tiles
+        call = cost.Call(n, n, d, 2, False, door, "")
+        said["modelled_seconds"] = cost.modelled([call], mesh.size, target.chip, said["collectives"])
+    return said
+
+
+def markdown(found: list[dict]) -> str:
+    """The table. a/b: asynchronous and synchronous collectives in the program's text, a loop's body once."""
+    lines = [
+        "Compiled, not run. MiB of one device; collectives as asynchronous/synchronous; modelled: nominal peaks and links.",
+        "",
+        "| topology | N | d | door | fits | arguments | outputs | temporaries | peak | collectives | modelled ms |",
+        "|---|---:|---:|---|---|---:|---:|---:|---:|---|---:|",
+    ]
+    for said in found:
+        memory = said["memory"]
+        sizes = [f"{memory[key] / M:,.1f}" if memory else "" for key in ("arguments", "outputs", "temporaries", "peak")]
+        counts = ", ".join(f"{k} {c['asynchronous']}/{c['synchronous']}" for k, c in said["collectives"].items())
+        time = f"{1e3 * said['modelled_seconds']['all']:.3g}" if "modelled_seconds" in said and said["fits"] else ""
+        fits = "yes" if said["fits"] else f"no: {compile.lack(said)}"
+        cells = [said["topology"], f"{said['n']:,}", said["d"], said["door"], fits, *sizes, counts, time]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="a topology, or how some begin")
+    parser.add_argument("--out", default="", help="JSON; rows there stay unless made again; the table goes beside it as .md")
+    flags = parser.parse_args()
+    out = pathlib.Path(flags.out) if flags.out else None
+    found = json.loads(out.read_text())["rows"] if out and out.exists() else []
+    for name, n, d, doors in TABLE:
+        if not name.startswith(flags.only):
+            continue
+        try:
+            target = find(name)
+        except UserError as error:
+            print(f"left out: {error}")
+            continue
+        for door in doors:
+            row = measured(target, n, d, door)
+            key = ("topology", "n", "d", "door")
+            found = [old for old in found if [old[k] for k in key] != [row[k] for k in key]] + [row]
+            print(markdown([row]).splitlines()[-1], flush=True)
+            if out:
+                out.write_text(json.dumps({"jax": jax.__version__, "run": False, "rows": found}, indent=1))
+                out.with_suffix(".md").write_text(markdown(found))
+
+
+if __name__ == "__main__":
+    main()

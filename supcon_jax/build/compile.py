@@ -1,0 +1,160 @@
+"""The real training step of every stage, compiled for a machine that is not here and never run."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+import tempfile
+import time
+from collections.abc import Iterator
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from supcon_jax import core, shard
+from supcon_jax.build import cost, program, stage, weights
+from supcon_jax.build.target import GIB, Target, find
+from supcon_jax.config import UserError
+from supcon_jax.train import loop
+
+MIB = 2**20
+
+
+def stages(config: dict, topology: str, workdir: pathlib.Path | None) -> Iterator[str]:
+    """Compiles the stages of a plain config; yields lines to print; writes what it found under workdir, if given.
+
+    Raises UserError: an unknown topology or no compiler for it, a batch that cannot be split over it, and at the end if a
+    stage takes more memory than there is.
+    """
+    target, found = find(topology), {}
+    for name in config["stages"]:
+        found[name] = one(config, name, target)
+        yield from shown(found[name])
+    if workdir:
+        yield f"written to {write(found, topology, workdir)}"
+    if large := [f"{name} ({lack(said)})" for name, said in found.items() if not said["fits"]]:
+        raise UserError(f"too large for {topology}: {', '.join(large)}; --fit finds the largest batch that is not")
+
+
+def write(found: dict, topology: str, workdir: pathlib.Path) -> pathlib.Path:
+    """What was found as JSON. Returns the file."""
+    path = workdir / f"compile_{topology.replace(':', '_')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1))
+    return path
+
+
+def one(config: dict, name: str, target: Target) -> dict:
+    """Compiles the step of the stage `name` and tells what is known of it, ready for JSON; memory in bytes of a device.
+
+    Raises UserError: as `stage.build` does, or the batch cannot be split over the target.
+    """
+    batch = config[name]["batch"]
+    mesh, calls = target.mesh(stage.slice_of(config[name], name), config["mesh"]["data"]), []
+    sums = cost.Heard(stage.door(config, mesh, target.chip.memory // GIB * GIB), calls)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        built = stage.build(config, name, folder, evaluate=False, mesh=mesh, sums=sums, towers=frozen_shapes)
+        example = batch_shapes(built, config[name])
+    said = {"stage": name, "topology": target.name, "devices": mesh.size, "batch": batch, "run": False}
+    state = jax.eval_shape(functools.partial(core.init_state, built.task), key_shape(), example)
+    state, frozen = (placed(tree, shard.shardings(tree, mesh, built.run.split)) for tree in (state, built.frozen))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    example = placed(example, jax.tree.map(lambda _: rows, example))
+    step = loop.stepper(built.task, mesh, state).lower(state, frozen, example)
+    said |= compiled(step, target)
+    said["sums"] = [vars(call) for call in calls]
+    said["modelled_seconds"] = cost.modelled(calls, mesh.size, target.chip, said["collectives"])
+    return said
+
+
+def compiled(lowered, target: Target) -> dict:
+    """Compiles and tells {"fits", "needs", "has", "memory", "collectives", "compile_seconds"}."""
+    began = time.monotonic()
+    said = {"fits": True, "needs": 0, "has": target.chip.memory, "memory": {}, "collectives": {}}
+    try:
+        done = lowered.compile(compiler_options=target.options)
+    except jax.errors.JaxRuntimeError as error:
+        sizes = program.too_large(str(error))
+        if sizes is None:
+            said = str(error).splitlines()[0][:300]
+            raise UserError(f"the compiler of {target.name} failed, for another reason than memory: {said}") from error
+        said |= {"fits": False, "needs": sizes[0], "has": sizes[1]}
+    else:
+        said |= {"memory": program.memory(done), "collectives": program.collectives(done.as_text())}
+        said["needs"] = said["memory"]["peak"]
+        said["fits"] = said["needs"] <= said["has"]
+    return said | {"compile_seconds": round(time.monotonic() - began, 1)}
+
+
+def placed(shapes, shardings):
+    """Shapes with where their arrays will lie."""
+    return jax.tree.map(lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), shapes, shardings)
+
+
+def key_shape():
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def batch_shapes(built: stage.Stage, section: dict) -> dict:
+    """One training batch in shape: two real records, as if there were as many as the batch takes."""
+    example = next(built.data.training(2, section["size"]))
+    return {name: jax.ShapeDtypeStruct((section["batch"], *x.shape[1:]), x.dtype) for name, x in example.items()}
+
+
+def frozen_shapes(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict, dict, dict]:
+    """What stage.load_frozen gives, in shape only: towers of stages that were not trained yet, of files if they are given.
+
+    Raises UserError: a file that is not there, or no stage to take the tower from.
+    """
+    trees, about = {}, {}
+    for key, place in config[name]["frozen"].items():
+        upstream = place[6:] if place.startswith("stage:") else key
+        if key == "trunk":
+            if config[name]["nets"]["image"]["frozen"]:
+                trees[key] = stage.trunk_shapes(config, name)
+        elif place and not place.startswith("stage:"):
+            trees[key], about[key], _ = weights.load(pathlib.Path(place), key)
+        elif upstream in config:
+            trees[key], about[key] = exported(config, upstream, workdir)
+        else:
+            raise UserError(f"{name} needs pretrained encoders: give a weight file with --config.{name}.frozen.{key}=FILE")
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), trees), about, {}
+
+
+def exported(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict, dict]:
+    """(weights in shape, what their file says) that a stage would leave for later ones."""
+    built = stage.build(config, name, workdir, evaluate=False, towers=frozen_shapes)
+    state = jax.eval_shape(
+        functools.partial(core.init_state, built.task), key_shape(), batch_shapes(built, config[name])
+    )
+    tree = jax.eval_shape(stage.EXPORTS[config[name]["method"]], state, built.frozen)
+    return tree, {"nets": config[name]["nets"], "vocab": list(built.data.vocab.words)}
+
+
+def shown(said: dict) -> Iterator[str]:
+    """What `one` found, as lines."""
+    how = f"batch {said['batch']} over {said['devices']} devices"
+    yield f"{said['stage']} on {said['topology']}, {how}: compiled in {said['compile_seconds']:.0f} s, not run"
+    if not said["memory"]:
+        yield f"  does not fit: {lack(said)}"
+        return
+    sizes = ", ".join(f"{name} {size(count)}" for name, count in said["memory"].items())
+    yield f"  memory of a device: {sizes}; {'' if said['fits'] else 'does not fit: '}{lack(said)}"
+    counts = [f"{kind} {sum(c.values())} ({c['asynchronous']} asynchronous)" for kind, c in said["collectives"].items()]
+    yield f"  collectives: {', '.join(counts) or 'none'}"
+    for call in said["sums"]:
+        yield f"  sums of {call['n']} x {call['m']}, {call['d']} numbers each: {call['door']} ({call['why']})"
+    if said["sums"]:
+        time = {key: 1e3 * value for key, value in said["modelled_seconds"].items()}
+        parts = f"compute {time['compute']:.3g}, links {time['links']:.3g}"
+        yield f"  modelled, not measured: {time['all']:.3g} ms a step for these sums ({parts}); encoders not included"
+
+
+def lack(said: dict) -> str:
+    return f"needs {size(said['needs'])} of {size(said['has'])} per device"
+
+
+def size(count: int) -> str:
+    return f"{count / GIB:.2f} GiB" if count >= GIB else f"{count / MIB:.1f} MiB"

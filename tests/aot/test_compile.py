@@ -1,0 +1,125 @@
+"""Mode compile: on a description of this machine's devices, its files and lines, and every refusal."""
+
+import importlib.util
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import runs
+from supcon_jax import config as configs
+from supcon_jax.build import compile, program, stage, target
+from supcon_jax.config import UserError
+
+SMALL = "configs/shapes.py:classifier,tiny"
+WORDS = (f"--config={SMALL}", "--config.data.args.records=64", "--mode=compile", "--topology=cpu:2x4")
+HERE = target.Chip("cpu", 2**30, 1e12, 1e11, 1e9, 2)
+
+
+def plain(path=SMALL, **settings):
+    return configs.plain(configs.override(configs.load(path), {"data.args.records": "64", **settings}))
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """Eight devices of this machine, named as a slice is."""
+    found = target.Target("cpu:2x4", HERE, tuple(jax.devices()))
+    monkeypatch.setattr(compile, "find", lambda name: found)
+    return found
+
+
+def test_the_real_step_is_compiled_and_told(described, tmp_path, capsys):
+    code, out = runs.command(*WORDS, f"--workdir={tmp_path}")
+    assert code == 0, capsys.readouterr().err
+    assert "classifier on cpu:2x4, batch 8 over 8 devices: compiled in" in out and "not run" in out
+    said = json.loads((tmp_path / "compile_cpu_2x4.json").read_text())["classifier"]
+    assert said["fits"] and said["run"] is False and said["batch"] == 8 and said["has"] == 2**30
+    assert said["collectives"]["all-reduce"]["synchronous"] > 0  # gradients, at least
+    built = stage.build(plain(), "classifier", tmp_path, evaluate=False)
+    state = jax.eval_shape(built.task.init, jax.random.key(0), compile.batch_shapes(built, plain()["classifier"]))
+    params = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state["params"]))
+    assert 3 * params < said["memory"]["arguments"] < 3 * params + 2**20  # Adam keeps two of each
+    assert said["memory"]["aliased"] > 0.9 * 3 * params  # the old state is given up
+    assert not (tmp_path / "classifier").exists()  # nothing of a run is begun
+
+
+def test_a_stage_too_large_ends_in_one_line(described, monkeypatch, tmp_path, capsys):
+    class Lowered:
+        def compile(self, compiler_options):
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+                "temporaries (38.02G) exceeds available HBM (15.75G)."
+            )
+
+    monkeypatch.setattr(compile.loop, "compiled_step", lambda task: type("", (), {"lower": lambda *args: Lowered()}))
+    code, out = runs.command(*WORDS, f"--workdir={tmp_path}")
+    assert code == 2 and "does not fit: needs 38.02 GiB of 15.75 GiB per device" in out
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: too large for cpu:2x4: classifier (needs 38.02 GiB of 15.75 GiB") and "--fit" in line
+    assert json.loads((tmp_path / "compile_cpu_2x4.json").read_text())["classifier"]["fits"] is False
+
+
+def test_a_peak_above_the_memory_does_not_fit(described):
+    big = jax.ShapeDtypeStruct((2**29,), jnp.float32)
+    said = compile.compiled(jax.jit(lambda x: x + 1).lower(big), described)
+    assert not said["fits"] and said["needs"] >= 2**31 and said["has"] == 2**30
+
+
+def test_another_failure_of_the_compiler_is_told_as_such(described):
+    class Lowered:
+        def compile(self, compiler_options):
+            raise jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed\nmany lines")
+
+    with pytest.raises(UserError, match="compiler of cpu:2x4 failed, for another reason than memory: INTERNAL: Mosaic failed$"):
+        compile.compiled(Lowered(), described)
+
+
+def test_towers_in_shape_are_those_that_training_leaves(tmp_path):
+    """Of a stage that was not trained, as the GAN stage would load them."""
+    workdir = runs.shapes()
+    config = configs.plain(configs.load("configs/shapes.py:tiny"))
+    trained, about, _ = stage.load_frozen(config, "attngan", workdir)
+    shapes, told, _ = compile.frozen_shapes(config, "attngan", tmp_path)
+    assert jax.tree.structure(trained) == jax.tree.structure(shapes)
+    assert [(a.shape, a.dtype) for a in jax.tree.leaves(trained)] == [(a.shape, a.dtype) for a in jax.tree.leaves(shapes)]
+    assert {key: about["damsm"][key] for key in ("nets", "vocab")} == told["damsm"]
+
+
+def test_the_door_is_a_setting():
+    mesh = target.Target("cpu:2x4", HERE, tuple(jax.devices())).mesh(8)
+    assert stage.door(plain(**{"mesh.door": "ring"}), mesh).outer == "data"
+    assert stage.door(plain(**{"mesh.door": "gather"}), mesh).inner == "data"
+    assert stage.door(plain(), mesh, 2**34).memory == 2**34
+    with pytest.raises(UserError, match="config.mesh.door='dense': must be auto, gather or ring"):
+        plain(**{"mesh.door": "dense"})
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ([], "--topology is missing"),
+        (["--topology=v5e"], "give chip:shape such as v5e:16x16"),
+        (["--topology=v9:2x2"], "chips: v5e, v5p, v6e, h200"),
+        (["--topology=v5e:2x2"], 'needs libtpu, which compiles for it without the device: pip install -c'),
+        (["--topology=h200:1x1x8", "--fit"], 'pip install -c constraints.txt -e ".[gpu]"'),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compiled_is_told_in_one_line(words, says, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert runs.command(f"--config={SMALL}", "--mode=compile", *words)[0] == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and says in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("batch, wanted", [(12, "auto"), (4, "auto"), (16, 4)])
+def test_a_slice_takes_only_batches_that_all_its_devices_share(batch, wanted):
+    found = target.Target("v5e:2x4", HERE, tuple(jax.devices()))
+    with pytest.raises(UserError, match="v5e:2x4 has 8 devices.*multiple of 8"):
+        found.mesh(batch, wanted)
+    assert found.mesh(16).size == 8 and found.mesh(16, 8).shape == {"data": 8}
+
+
+def test_sizes_read_well():
+    assert compile.size(31 * 2**20) == "31.0 MiB" and compile.size(int(38.02 * 2**30)) == "38.02 GiB"
+    assert set(program.memory(jax.jit(lambda x: x).lower(jnp.ones(3)).compile())) >= {"peak", "temporaries"}

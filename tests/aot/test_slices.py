@@ -1,0 +1,50 @@
+"""Programs for TPU slices that are not here: memory of a device and collectives, as libtpu compiles them.
+
+Ceilings, and forms that a new compiler may change: then look at the program before changing the number.
+"""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from supcon_jax import config as configs
+from supcon_jax.build import compile, target
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason='libtpu is not installed: pip install -c constraints.txt -e ".[tpu]"'
+)
+SPEC = importlib.util.spec_from_file_location("pod", pathlib.Path(__file__).parents[2] / "benchmarks" / "pod.py")
+pod = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(pod)
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    "door, ceiling, kinds",
+    [("ring", 64 * MIB, {"collective-permute", "all-reduce"}), ("gather", 5 * 1024 * MIB, {"all-gather", "all-reduce"})],
+)
+def test_a_million_pairs_on_256_chips(door, ceiling, kinds):
+    said = pod.measured(target.find("v5e:16x16"), 2**20, 768, door)
+    assert said["fits"] and said["devices"] == 256
+    assert said["memory"]["arguments"] <= 13 * MIB and said["memory"]["outputs"] <= 13 * MIB
+    assert said["memory"]["temporaries"] < ceiling
+    assert set(said["collectives"]) == kinds  # nothing travels that the door does not send
+
+
+def test_a_ring_overlaps_on_a_small_slice():
+    said = pod.measured(target.find("v5e:4x4"), 2**16, 768, "ring")
+    assert said["collectives"]["collective-permute"]["synchronous"] == 0
+    assert said["modelled_seconds"]["all"] == max(said["modelled_seconds"][part] for part in ("compute", "links"))
+
+
+def test_what_is_too_large_says_by_how_much():
+    said = pod.measured(target.find("v5e:2x4"), 2**18, 768, "dense")
+    assert not said["fits"] and said["has"] == int(15.75 * 2**30) == target.CHIPS["v5e"].memory
+    assert said["needs"] > 2 * said["has"]
+
+
+def test_a_stage_of_a_config():
+    config = configs.plain(configs.load("configs/shapes.py:classifier,tiny"))
+    said = compile.one(config, "classifier", target.find("v5e:2x2"))
+    assert said["fits"] and said["devices"] == 4 and said["collectives"]["all-reduce"]["synchronous"] > 0

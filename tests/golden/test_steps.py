@@ -1,0 +1,100 @@
+"""Losses with encoders, banks and teachers around them, against the published PyTorch code."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from golden.judging import ids, judge, numbers
+from supcon_jax.losses import contrast, distill, pairwise
+from supcon_jax.ops import rows, rules
+from supcon_jax.ops.arrays import average, masked_mean, unit
+from supcon_jax.ops.rows import Rows
+
+
+@pytest.mark.golden("gradcache")
+@pytest.mark.parametrize("cached", [False, True], ids=["direct", "cached"])
+def test_encoders_in_slices(case, dtype, cached):
+    """The step whose encoders run slice by slice, their activations made once more: value and gradients of the whole."""
+    c = case.arrays()
+    per, size = 1 + int(c["n_hard"]), int(c["chunk"])
+
+    def encode(x, w):
+        one = jax.checkpoint(lambda x: jnp.tanh(x @ w.T))
+        if not cached:
+            return one(x)
+        parts = jax.lax.map(one, x.reshape(len(x) // size, size, -1).swapaxes(0, 1))  # row r of slice s: s + r len / size
+        return parts.swapaxes(0, 1).reshape(len(x), -1)
+
+    def loss(w_q, w_k):
+        x, y = (jnp.asarray(c[name], dtype) for name in "xy")
+        own = jnp.arange(len(y)) % per == 0  # a query's own key, followed by its hard negatives
+        k = Rows(encode(y, w_k), index=jnp.where(own, jnp.arange(len(y)) // per, -1))
+        return contrast.info_nce(Rows(encode(x, w_q)), k, scale=1.0), {}
+
+    judge(loss, c, ["Wq", "Wk"], dtype)
+
+
+@pytest.mark.golden("cmc_nce")
+def test_memory_banks_of_two_views(case, dtype):
+    """Each query with its own draw of bank rows. The NCE form is the sigmoid pair loss, its bias the log of the
+    normaliser and the share of noise."""
+    c = case.arrays()
+    n, drawn = c["idx"].shape
+    count, scale = int(c["n_data"]), 1 / float(c["temperature"])
+    anchor = jnp.repeat(jnp.arange(n), drawn)
+
+    def one(x, bank, z):
+        index = jnp.where(jnp.arange(n * drawn) % drawn == 0, anchor, -1)
+        k = Rows(jnp.asarray(bank[c["idx"]].reshape(n * drawn, -1), dtype), index=index, record=anchor)
+        q, others = Rows(x, index=jnp.arange(n), record=jnp.arange(n)), rules.no(rows.same_record)
+        if case.name.startswith("softmax"):
+            return contrast.info_nce(q, k, scale=scale, veto=others)
+        noise = (drawn - 1) / count
+        floor = noise + 1e-7  # the authors' code
+        bias = -np.log(z * floor)
+        return pairwise.siglip(q, k, scale=scale, bias=bias, veto=others) - (drawn - 1) * np.log(noise / floor)
+
+    def loss(l, ab):
+        parts = [one(l, c["memory_ab"], c["Z"][0]), one(ab, c["memory_l"], c["Z"][1])]
+        return sum(parts), dict(zip(("loss_l", "loss_ab"), parts, strict=True))
+
+    judge(loss, c, ["l", "ab"], dtype)
+    for name in ("l", "ab"):
+        bank, new = (jnp.asarray(c[key], dtype) for key in (f"memory_{name}", name))
+        moved = bank.at[ids(c["y"])].set(unit(average(bank[ids(c["y"])], new, float(c["momentum"]))))
+        np.testing.assert_allclose(moved, c[f"memory_{name}_after"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.golden("coca_distill", only="coca")
+def test_contrast_and_captions(case, dtype):
+    c = case.arrays()
+
+    def loss(image, text, caption_logits, log_scale):
+        clip = sum(contrast.info_nce_both(Rows(image), Rows(text), scale=jnp.exp(log_scale))) / 2
+        with jax.numpy_dtype_promotion("standard"):
+            token = optax.softmax_cross_entropy_with_integer_labels(caption_logits, ids(c["labels"]))
+        caption = masked_mean(token, ids(c["labels"]) != 0)
+        (clip_weight,), (caption_weight,) = numbers(c, "clip_weight"), numbers(c, "caption_weight")
+        clip, caption = clip_weight * clip, caption_weight * caption
+        return clip + caption, {"clip_loss": clip, "caption_loss": caption}
+
+    judge(loss, c, ["image", "text", "caption_logits", "log_scale"], dtype)
+
+
+@pytest.mark.golden("coca_distill", only="distill")
+def test_distillation_of_two_towers(case, dtype):
+    """The teacher's own gradients, which that code leaves to its caller, are none here."""
+    c = case.arrays()
+    t_image, t_text = c["t_image"], c["t_text"]
+
+    def loss(image, text, log_scale):
+        scale = jnp.exp(log_scale)
+        q, k, t_q, t_k = Rows(image), Rows(text), jnp.asarray(t_image, dtype), jnp.asarray(t_text, dtype)
+        own = sum(contrast.info_nce_both(q, k, scale=scale)) / 2
+        how = {"scale": scale, "teacher_scale": jnp.exp(jnp.asarray(c["t_log_scale"], dtype))}
+        taught = (distill.distilled(q, k, t_q, t_k, **how) + distill.distilled(k, q, t_k, t_q, **how)) / 2
+        return own + taught, {"contrastive_loss": own, "distill_loss": taught}
+
+    judge(loss, c, ["image", "text", "log_scale"], dtype)
