@@ -54,7 +54,7 @@ def test_a_stage_too_large_ends_in_one_line(described, monkeypatch, tmp_path, ca
                 "temporaries (38.02G) exceeds available HBM (15.75G)."
             )
 
-    monkeypatch.setattr(compile.loop, "compiled_step", lambda task: type("", (), {"lower": lambda *args: Lowered()}))
+    monkeypatch.setattr(compile.loop, "stepper", lambda *args: type("", (), {"lower": lambda *args: Lowered()}))
     code, out = runs.command(*WORDS, f"--workdir={tmp_path}")
     assert code == 2 and "does not fit: needs 38.02 GiB of 15.75 GiB per device" in out
     line = capsys.readouterr().err.splitlines()[-1]
