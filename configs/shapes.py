@@ -3,7 +3,7 @@
     python -m supcon_jax.main --config=configs/shapes.py --workdir=runs/shapes
 
 Default: DAMSM + supervised contrast, then AttnGAN + supervised contrast, 32 px, sized for two CPU cores.
-Words after the colon: tiny (tests), long (10,000 steps), plain (one branch, no label term), twin (captions, labels
+Words after the colon: tiny (tests), long (10,000 steps, 22 minutes), plain (one branch, no label term), twin (captions, labels
 shuffled against the pictures: everything must fail on it), classifier (the scorer of attributes), damsm, attngan.
 """
 

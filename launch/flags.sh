@@ -67,10 +67,10 @@ client() {
   [[ $dry_run ]] || command -v "$1" >/dev/null || fail "$1 is not installed: $2"
 }
 
-# training PYTHON: the command line of a training, quoted
+# training PYTHON [FLAG...]: the command line of a training, quoted
 training() {
   ((${#main[@]})) || fail "flags of main are missing: $(basename "$0") $verb ... -- --config=FILE --workdir=DIR"
-  quote "$1" -m supcon_jax.main "${main[@]}"
+  quote "$1" -m supcon_jax.main "${main[@]}" "${@:2}"
 }
 
 # workdir_of: the --workdir among the flags of main

@@ -53,7 +53,7 @@ run() {
   xpk_client
   need name type image
   local line
-  line=$(training python)
+  line=$(training python --coordinator=auto)
   go xpk workload create --workload="$name" "${where[@]}" "${kind[@]}" --docker-image="$image" \
     --max-restarts="$restarts" --command="$line"
 }

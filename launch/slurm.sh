@@ -38,7 +38,7 @@ run() {
   client sbatch "run this on a login node"
   need name root gpus
   local line
-  line=$(training .venv/bin/python)
+  line=$(training .venv/bin/python --coordinator=auto)
   go sbatch --job-name="$name" --dependency=singleton --chdir="$root/supcon_jax" --nodes="$nodes" --ntasks-per-node="$gpus" \
     --gpus-per-node="$gpus" --time="$time" ${partition:+--partition="$partition"} ${account:+--account="$account"} \
     --requeue --signal=TERM@120 --open-mode=append --output="$root/run.log" --wrap="srun --kill-on-bad-exit=1 $line"

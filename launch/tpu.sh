@@ -60,7 +60,7 @@ stage() {
 
 run() {
   local line
-  line=$(training .venv/bin/python)
+  line=$(training .venv/bin/python --coordinator=auto)
   on_all "$(detached "$line" supcon_jax)"
 }
 

@@ -82,9 +82,11 @@ def chosen(flags, settings) -> dict:
 
 
 def folder(flags) -> pathlib.Path | None:
-    """The work folder, None if none is given. Raises UserError: a file is in its way."""
+    """The work folder, None if none is given. Raises UserError: a file is in its way, or it is an address."""
     if not flags.workdir:
         return None
+    if "://" in flags.workdir:
+        raise UserError(f"--workdir={flags.workdir}: give a folder; mount a bucket (gcsfuse) and name where it is mounted")
     workdir = pathlib.Path(flags.workdir)
     if any(place.exists() and not place.is_dir() for place in (workdir, *workdir.parents)):
         raise UserError(f"--workdir={workdir}: a file is in the way; name a folder")

@@ -47,16 +47,17 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 n = x.size // (c * self.groups)
                 unbiased = var * (n / max(n - 1, 1))
-                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean.mean(0)
-                running_var.value = self.momentum * running_var.value + (1 - self.momentum) * unbiased.mean(0)
+                new = (mean, unbiased) if self.groups == 1 else (mean.mean(0), unbiased.mean(0))
+                for average, value in zip((running_mean, running_var), new, strict=True):
+                    average.value = self.momentum * average.value + (1 - self.momentum) * value
         else:
-            mean, var = (average.value.astype(wide)[None] for average in (running_mean, running_var))
-        factor = jax.lax.rsqrt(var + self.eps) * scale[None]
-        y = (h - rowwise(mean, h)) * rowwise(factor, h) + rowwise(bias[None], h)
+            mean, var = (average.value.astype(wide) for average in (running_mean, running_var))
+        factor = jax.lax.rsqrt(var + self.eps) * (scale if var.ndim == 1 else scale[None])
+        y = (h - rowwise(mean, h)) * rowwise(factor, h) + rowwise(bias, h)
         return y.astype(self.dtype or x.dtype)
 
     def moments(self, h):
-        """Mean and variance of each group, [groups, c].
+        """Mean and variance of the rows, [c], or of each of several groups, [groups, c].
 
         Only what is left of a row after its own mean, [n, c], is cut into groups: the values themselves stay where the
         devices hold them.
@@ -67,7 +68,7 @@ class BatchNorm(nn.Module):
 
         def grouped(values):
             if self.groups == 1:
-                return values.mean(tuple(range(h.ndim - 1)))[None]
+                return values.mean(tuple(range(h.ndim - 1)))
             return values.mean(tuple(range(1, h.ndim - 1))).reshape(self.groups, n // self.groups, c).mean(1)
 
         mean = grouped(h)
@@ -75,6 +76,6 @@ class BatchNorm(nn.Module):
 
 
 def rowwise(values, h):
-    """One row of channels for each group [g, c] -> what broadcasts against the rows of h [n, ..., c]."""
-    each = values if len(values) == 1 else jnp.repeat(values, len(h) // len(values), axis=0)
+    """Channels [c], or one row of them for each group [g, c] -> what broadcasts against h [n, ..., c]."""
+    each = values[None] if values.ndim == 1 else jnp.repeat(values, len(h) // len(values), axis=0)
     return each.reshape(len(each), *(1,) * (h.ndim - 2), -1)

@@ -9,8 +9,10 @@ import pytest
 
 import runs
 from supcon_jax import config as configs
+from supcon_jax import core
 from supcon_jax.build import compile, program, stage, target
 from supcon_jax.config import UserError
+from supcon_jax.nets.init import on_host
 
 SMALL = "configs/shapes.py:classifier,tiny"
 WORDS = (f"--config={SMALL}", "--config.data.args.records=64", "--mode=compile", "--topology=cpu:2x4")
@@ -52,7 +54,7 @@ def test_a_stage_too_large_ends_in_one_line(described, monkeypatch, tmp_path, ca
                 "temporaries (38.02G) exceeds available HBM (15.75G)."
             )
 
-    monkeypatch.setattr(compile.loop, "compiled_step", lambda task: type("", (), {"lower": lambda *args: Lowered()}))
+    monkeypatch.setattr(compile.loop, "stepper", lambda *args: type("", (), {"lower": lambda *args: Lowered()}))
     code, out = runs.command(*WORDS, f"--workdir={tmp_path}")
     assert code == 2 and "does not fit: needs 38.02 GiB of 15.75 GiB per device" in out
     line = capsys.readouterr().err.splitlines()[-1]
@@ -77,10 +79,12 @@ def test_another_failure_of_the_compiler_is_told_as_such(described):
 
 def test_towers_in_shape_are_those_that_training_leaves(tmp_path):
     """Of a stage that was not trained, as the GAN stage would load them."""
-    workdir = runs.shapes()
-    config = configs.plain(configs.load("configs/shapes.py:tiny"))
-    trained, about, _ = stage.load_frozen(config, "attngan", workdir)
-    shapes, told, _ = compile.frozen_shapes(config, "attngan", tmp_path)
+    config = plain("configs/shapes.py:tiny")
+    built = stage.build(config, "damsm", tmp_path, evaluate=False)
+    batch = next(built.data.training(8, 32))
+    built.finish(on_host(lambda key, batch: core.init_state(built.task, key, batch), jax.random.key(0), batch), {})
+    trained, about, _ = stage.load_frozen(config, "attngan", tmp_path)
+    shapes, told, _ = compile.frozen_shapes(config, "attngan", tmp_path / "elsewhere")
     assert jax.tree.structure(trained) == jax.tree.structure(shapes)
     assert [(a.shape, a.dtype) for a in jax.tree.leaves(trained)] == [(a.shape, a.dtype) for a in jax.tree.leaves(shapes)]
     assert {key: about["damsm"][key] for key in ("nets", "vocab")} == told["damsm"]

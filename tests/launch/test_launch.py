@@ -113,10 +113,10 @@ def test_a_worker_starts_the_training_once_and_leaves_it_running(fakes, tmp_path
     try:
         assert subprocess.run(["bash", "-c", command], cwd=home, capture_output=True, text=True).stdout == ""
         for _ in range(100):
-            if log.exists() and len(log.read_text().splitlines()) == 5:
+            if log.exists() and len(log.read_text().splitlines()) == 6:
                 break
             time.sleep(0.1)
-        assert log.read_text().splitlines() == ["-m", "supcon_jax.main", *TRAINING[1:]]
+        assert log.read_text().splitlines() == ["-m", "supcon_jax.main", *TRAINING[1:], "--coordinator=auto"]
         again = subprocess.run(["bash", "-c", command], cwd=home, capture_output=True, text=True)
         assert again.stdout == "runs already\n"
     finally:
@@ -126,7 +126,7 @@ def test_a_worker_starts_the_training_once_and_leaves_it_running(fakes, tmp_path
 def test_slurm_gets_the_training_as_one_command(fakes):
     _, calls = fakes("slurm", "run", *FLAGS["slurm"])
     wrap = next(word for word in calls[0] if word.startswith("--wrap="))
-    assert shlex.split(wrap[7:])[-2:] == LOCAL[1:]
+    assert shlex.split(wrap[7:])[-3:] == [*LOCAL[1:], "--coordinator=auto"]
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_the_step_takes_the_place_of_the_state_it_is_given(tmp_path):
     before = [leaf.sharding for leaf in jax.tree.leaves(state.params)]
     kernel = state.params["model"]["into"]
     frozen, batch = shard.lay(built.frozen, built.mesh, LIMIT), shard.place(next(data), built.mesh)
-    after, metrics = loop.stepper(built, state)(state, frozen, batch)
+    after, metrics = loop.stepper(built.task, built.mesh, state)(state, frozen, batch)
     assert kernel.is_deleted() and [leaf.sharding for leaf in jax.tree.leaves(after.params)] == before
     assert frozen["shift"].addressable_shards[0].data.shape == (1, 20) and not frozen["shift"].is_deleted()
     assert all(value.is_fully_replicated for value in metrics.values())

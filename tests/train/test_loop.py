@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +99,9 @@ def test_some_steps_then_the_rest_are_the_same_bits_as_an_unbroken_run(tmp_path,
     """A run killed after the save of step `cut`: its checkpoints and metrics up to then, then the same command."""
 
     def die():
+        until = time.monotonic() + 60  # the thread that writes the checkpoint outlives what stands for a kill here
+        while not (tmp_path / "checkpoints" / str(cut)).exists() and time.monotonic() < until:
+            time.sleep(0.01)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
