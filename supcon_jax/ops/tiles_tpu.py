@@ -248,6 +248,7 @@ def _laid(alone, z, q, k, tile, rows=None, keys=None):
     more, further = block.grid[0] * bm - n, block.grid[1] * bn - m
     z, q, rows = sweep.pad(z, more), sweep.pad(q, more), None if rows is None else sweep.pad(rows, more)
     k, keys = sweep.pad(k, further), None if keys is None else sweep.pad(keys, further)
+    q, k = (side.replace(label=jax.tree.map(_no_single_column, side.label)) for side in (q, k))
 
     def column(a):
         a = a.astype(jnp.int32) if a.dtype == jnp.bool_ else a
@@ -266,6 +267,11 @@ def _laid(alone, z, q, k, tile, rows=None, keys=None):
         None if keys is None else _beside(keys, 0).reshape(_width(keys), -1, bn).swapaxes(0, 1),
     )
     return block, given
+
+
+def _no_single_column(label):
+    """A multi-hot label of one column [n, 1] with one of zeros beside it: in a kernel [n, 1] is a vector."""
+    return jnp.pad(label, ((0, 0), (0, 1))) if label.ndim == 2 and label.shape[1] == 1 else label
 
 
 def _begin(when, ref, value):

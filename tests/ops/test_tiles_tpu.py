@@ -91,6 +91,19 @@ def test_sums_and_gradients(name, half):
 
 
 @pytest.mark.slow
+def test_several_labels_that_are_one():
+    q = draw(20, 0, several=True)
+    q = q.replace(label=q.label[:, :1])
+    rules, form = READINGS["several labels"]
+
+    def sums(backend, **how):
+        run = functools.partial(backend.block_stats, rules=rules, form=form, tile=(128, 128), **how)
+        return [one.sums() for one in jax.jit(run)(Asked(q.x), q, q)[0]]
+
+    close(sums(tiles_tpu, interpret=True), sums(tiles), 1e-5)
+
+
+@pytest.mark.slow
 def test_bfloat16_rows_and_sides_that_want_no_gradient():
     q, k = draw(130, 0, dtype=jnp.bfloat16), draw(40, 1, dtype=jnp.bfloat16)
     pull = Pull(*(jnp.ones(130) * c for c in (9.0, 0.5, -0.2)))
