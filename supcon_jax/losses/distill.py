@@ -15,8 +15,8 @@ def distilled(q, k, teacher_q, teacher_k, *, scale, teacher_scale, veto=None, su
         L = mean_i  -sum_j p_ij log( exp(s_ij) / sum_a exp(s_ia) ),   p_ij = exp(t_ij) / sum_a exp(t_ia)
         s_ij = scale <q_i, k_j>,   t_ij = teacher_scale <q'_i, k'_j>
 
-    Hinton et al. 2015, arXiv 1503.02531, section 2, on similarities as Fang et al. 2021, arXiv 2101.04731, eq. 4 (keys are
-    a queue of the teacher's). CLIP's distillation is the mean of images over texts and of texts over images.
+    Hinton et al. 2015, arXiv 1503.02531, on similarities as Fang et al. 2021, arXiv 2101.04731 (keys are a queue
+    of the teacher's). CLIP's distillation is the mean of images over texts and of texts over images.
 
     q, k: the student's rows [n, d] and [m, d]. teacher_q, teacher_k: the teacher's embeddings of the same rows,
     [n, e] and [m, e]; nothing moves them. scale, teacher_scale: 1/temperature, f32[] or [n]. veto, sums: as for supcon.
