@@ -2,6 +2,8 @@
 
     python benchmarks/losses.py [--rows 1024 4096] [--width 256] [--scale 14.3] [--repeats 7] [--trained] [--out FILE]
 
+with --out=NAME.json also NAME.png: time and temporary memory against rows, both axes logarithmic (needs matplotlib).
+
 CLIP's loss: `open clip`, two products and two cross entropies, as open_clip computes it; `lean`, one matrix of logits read
 along rows and columns; ours dense and tiled, both directions from one visit; and open_clip itself in torch where both are
 installed. NT-Xent of two views: `optax`, its own function, and ours dense and tiled. SupCon of two views, eight rows to a
@@ -33,6 +35,7 @@ import optax
 from supcon_jax.losses import contrast
 from supcon_jax.ops import rows, sharded
 from supcon_jax.ops.rows import Rows
+from supcon_jax.report.plots import loglog
 
 GATE = {"value": 1e-4, "gradient": 1e-3}  # relative; the gradients to their largest entry
 EXACT = 2048  # rows up to which the definition is computed in float64
@@ -228,6 +231,16 @@ def measure(group, losses, args, repeats):
     return table
 
 
+def draw_curves(table):
+    """Time and memory of each program against the rows."""
+    panels = {"value and gradient, ms": {}, "temporaries, MiB": {}}
+    for row in table:
+        for panel, key in zip(panels.values(), ("ms", "temp_mib"), strict=True):
+            if row.get(key) and row["group"] != "ntxent":
+                panel.setdefault(f"{row['group']}: {row['program']}", []).append((row["rows"], row[key]))
+    return loglog(panels, x="pairs", guides=(1, 2))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1024, 2048, 4096])
@@ -256,6 +269,7 @@ def main():
             "dtype": "float32", "scale": scale, "trained": flags.trained, "tile": flags.tile, "repeats": flags.repeats,
         }  # fmt: skip
         pathlib.Path(flags.out).write_text(json.dumps(about | {"rows": table}, indent=1))
+        draw_curves(table).savefig(pathlib.Path(flags.out).with_suffix(".png"), dpi=110)
 
 
 if __name__ == "__main__":
