@@ -96,7 +96,7 @@ def test_the_fid_file_at_full_size(tmp_path):
     for name in ("tf", "imagenet"):
         np.testing.assert_allclose(seen[name], shifted["2048"], atol=1e-4 * float(np.abs(taps["2048"]).max()))
     fc = unflatten_dict(ours)["params"]["fc"]
-    np.testing.assert_allclose(logits, shifted["logits"] - fc["bias"], atol=1e-4 * float(np.abs(logits).max()))
+    np.testing.assert_allclose(logits, np.asarray(shifted["logits"]) - fc["bias"], atol=1e-4 * float(np.abs(logits).max()))
 
 
 def test_the_mistake_of_the_time():
