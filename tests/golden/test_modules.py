@@ -11,8 +11,9 @@ import pytest
 
 from golden import families
 from golden.cases import read_cases
-from supcon_jax.convert import attngan, damsm, inception, rename, tensors
-from supcon_jax.nets.attngan import Discriminator, Generator
+from supcon_jax.convert import attngan, damsm, dmgan, inception, rename, tensors
+from supcon_jax.nets import attngan as attngan_nets
+from supcon_jax.nets import dmgan as dmgan_nets
 from supcon_jax.nets.inception import ImageEncoder, Inception
 from supcon_jax.nets.text import TextEncoder
 from supcon_jax.ops import resize
@@ -39,20 +40,30 @@ def planes(a):
     return a.transpose(0, 3, 1, 2)
 
 
+def published(case):
+    """(networks, names of their tensors) of the stacked GAN that a case is of."""
+    return {"attngan": (attngan_nets, attngan), "dmgan": (dmgan_nets, dmgan)}[case.family.partition("_")[0]]
+
+
 def discriminator(case, config, arrays):
+    nets, table = published(case)
+    moves = nets is dmgan_nets  # the published spectral norm takes its step in evaluation too
+
     def run(module, variables, x, train):
+        train = train or moves
         out, state = module.apply(variables, pixels(x["image"]), x["cond"], train, mutable=["batch_stats"])
         h, cond, uncond = out
         return {"features": planes(h), "cond_prob": jax.nn.sigmoid(cond), "uncond_prob": jax.nn.sigmoid(uncond)}, state
 
-    return Net(Discriminator(config["size"], config["DF_DIM"]), attngan.discriminator(config["size"]), run)
+    return Net(nets.Discriminator(config["size"], config["DF_DIM"]), table.discriminator(config["size"]), run)
 
 
 def generator(case, config, arrays):
     sizes = tuple(64 * 2**i for i in range(config["BRANCH_NUM"]))
-    module = Generator(config["GF_DIM"], sizes, config["R_NUM"], config["CONDITION_DIM"],
-                       case.entry.get("mask", "correct"))
-    return Net(module, attngan.generator(sizes), run_generator, "img")
+    nets, table = published(case)
+    module = nets.Generator(config["GF_DIM"], sizes, config["R_NUM"], config["CONDITION_DIM"],
+                            case.entry.get("mask", "correct"))
+    return Net(module, table.generator(sizes), run_generator, "img")
 
 
 def run_generator(module, variables, x, train):
@@ -100,6 +111,7 @@ def fid_inception(case, config, arrays):
 
 
 NETS = {"attngan_d64": discriminator, "attngan_d128": discriminator, "attngan_d256": discriminator,
+        "dmgan_d64": discriminator, "dmgan_d128": discriminator, "dmgan_d256": discriminator, "dmgan_g": generator,
         "attngan_g": generator, "attngan_rnn_gru": text, "attngan_rnn_lstm": text,
         "damsm_cnn_inception_w16": image_encoder, "fid_inception_w16": fid_inception}
 
