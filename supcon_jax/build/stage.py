@@ -227,7 +227,7 @@ def export_damsm(state, towers):
     return {"params": {"image": image["params"], "text": params["text"]}, "stats": {"image": image["batch_stats"]}}
 
 
-def export_gan(state, towers):
+def export_generator(state, towers):
     """The averaged generator with live BatchNorm averages, and the text encoder that it listens to."""
     return {
         "gen": {"params": state.memory["ema"], "stats": state.stats["gen"]},
@@ -239,4 +239,4 @@ def export_model(state, towers):
     return {"params": state.params["model"], "stats": state.stats["model"]}
 
 
-EXPORTS = {"damsm": export_damsm, "classifier": export_model, **dict.fromkeys(GANS, export_gan)}
+EXPORTS = {"damsm": export_damsm, "classifier": export_model, **dict.fromkeys(GANS, export_generator)}

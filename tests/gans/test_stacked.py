@@ -121,8 +121,8 @@ def test_players_move_what_is_theirs(world, one):
     first = jax.device_get(tiny.compiled(grad(disc), *args)(*args))
     assert not any(x.any() for x in jax.tree.leaves(first["gen"]))
     assert tiny.far(after.opt["disc"], first["disc"]) < 1e-4
-    params, stats = ({**before, "disc": now["disc"]} for before, now in ((state.params, after.params), (state.stats, after.stats)))
-    moved = state.replace(params=params, stats=stats)
+    new = {name: {**getattr(state, name), "disc": getattr(after, name)["disc"]} for name in ("params", "stats")}
+    moved = state.replace(**new)
     second = jax.device_get(tiny.compiled(grad(gen), *args)(moved.params, moved, frozen, batch, key))
     assert tiny.far(after.opt["gen"], second["gen"]) < 1e-4
 
