@@ -4,10 +4,12 @@
         --config.damsm.frozen.trunk=inception_v3_google.pth
 
 Lay the archives out first: python -m supcon_jax.data.fetch cub --from=FOLDER_WITH_ARCHIVES.
-Hyper-parameters are the published ones of AttnGAN (batch 48 and 20, 600 epochs each), those of the label term are the
-start values of configs for arXiv 2412.03957, whose own are not public. Published: AttnGAN IS 4.36, FID 23.98 (pytorch-fid
-of 2018) or 14.01 (TensorFlow). Expect a day on one H100 for both stages.
-Words after the colon: tiny (two CPU cores), plain (one branch, no label term), damsm, attngan.
+Hyper-parameters are the published ones of AttnGAN (batch 48 and 20, 600 epochs each) and DM-GAN (batch 10, 800 epochs),
+those of the label term are the start values of configs for arXiv 2412.03957, whose own are not public. Published: AttnGAN
+IS 4.36, FID 23.98 (pytorch-fid of 2018) or 14.01 (TensorFlow); DM-GAN IS 4.75, FID 16.09 (pytorch-fid of 2018). Expect a
+day on one H100 for both stages of the default.
+Words after the colon: tiny (two CPU cores), plain (one branch, no label term), dmgan (DM-GAN in AttnGAN's place), damsm,
+attngan.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -63,7 +65,24 @@ def get_config(word=""):
         optim={"disc": dict(adam), "gen": dict(adam)},
         frozen={"damsm": "stage:damsm"},
     )  # fmt: skip
-    update(c, {"damsm": damsm, "attngan": attngan})
+    dmgan = stage(
+        c,
+        method="dmgan",
+        steps=708_000,  # 800 epochs of 885 steps, at the preset's batch
+        args={
+            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
+            "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999,
+            "flip": c.views.get_oneway_ref("flip"),
+        },
+        nets={
+            "gen": {"net": "dmgan_g", "width": 64, "sizes": (64, 128, 256), "residual": 2, "cond": 100, "mask": "correct"},
+            "disc": {"net": "dmgan_d", "width": 32},
+        },
+        optim={"disc": dict(adam), "gen": dict(adam)},
+        frozen={"damsm": "stage:damsm"},
+    )  # fmt: skip
+    update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan})
     c.evals = {
         "matching": {"every": 0, "fakes": 30_000, "reals": 3000, "seed": 0},
         "generation": {
@@ -77,7 +96,9 @@ def get_config(word=""):
 PRESETS = {
     "plain": {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
+        "dmgan": {"args": {"branches": 1}},
     },
+    "dmgan": {"stages": ("damsm", "dmgan"), "batch": 10},
     "tiny": {
         "batch": 8,
         "eval_batch": 16,
@@ -91,6 +112,11 @@ PRESETS = {
             },
         },
         "attngan": {
+            "size": 32, "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "sizes": (8, 16, 32), "residual": 1, "cond": 8}, "disc": {"width": 2}},
+        },
+        "dmgan": {
             "size": 32, "steps": 2,
             "args": {"z": 8},
             "nets": {"gen": {"width": 4, "sizes": (8, 16, 32), "residual": 1, "cond": 8}, "disc": {"width": 2}},

@@ -3,8 +3,9 @@
     python -m supcon_jax.main --config=configs/shapes.py --workdir=runs/shapes
 
 Default: DAMSM + supervised contrast, then AttnGAN + supervised contrast, 32 px, sized for two CPU cores.
-Words after the colon: tiny (tests), long (10,000 steps, 22 minutes), plain (one branch, no label term), twin (captions, labels
-shuffled against the pictures: everything must fail on it), classifier (the scorer of attributes), damsm, attngan.
+Words after the colon: tiny (tests), long (10,000 steps, 22 minutes), plain (one branch, no label term), dmgan (DM-GAN in
+AttnGAN's place), twin (captions, labels shuffled against the pictures: everything must fail on it), classifier (the scorer
+of attributes), damsm, attngan.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -59,6 +60,26 @@ def get_config(word=""):
         },
         frozen={"damsm": "stage:damsm"},
     )  # fmt: skip
+    dmgan = stage(
+        c,
+        method="dmgan",
+        steps=1400,
+        args={
+            "branches": 2, "scl": follow("scl"), "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "damsm_weight": 0.5, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
+            "z": 16, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "ema": 0.99,
+            "flip": c.views.get_oneway_ref("flip"),
+        },
+        nets={
+            "gen": {"net": "dmgan_g", "width": 16, "sizes": (8, 16, 32), "residual": 1, "cond": 32, "mask": "correct"},
+            "disc": {"net": "dmgan_d", "width": 8},
+        },
+        optim={
+            "disc": {"name": "adam", "lr": 1e-3, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
+            "gen": {"name": "adam", "lr": 3e-3, "b1": 0.5, "b2": 0.999, "schedule": "constant"},
+        },
+        frozen={"damsm": "stage:damsm"},
+    )  # fmt: skip
     classifier = stage(
         c,
         method="classifier",
@@ -67,7 +88,7 @@ def get_config(word=""):
         nets={"image": {"net": "attributes", "heads": dict(GROUPS), "width": 16}},
         optim={"model": {"name": "adam", "lr": 2e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
     )
-    update(c, {"damsm": damsm, "attngan": attngan, "classifier": classifier})
+    update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan, "classifier": classifier})
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
         "attributes": {
@@ -85,11 +106,14 @@ def get_config(word=""):
 PRESETS = {
     "plain": {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
+        "dmgan": {"args": {"branches": 1}},
     },
+    "dmgan": {"stages": ("damsm", "dmgan")},
     "twin": {"data": {"shuffle_pairs": True}},
     "long": {
         "damsm": {"steps": 1500},
         "attngan": {"steps": 10_000, "optim": {"disc": {"schedule": "cosine"}, "gen": {"schedule": "cosine"}}},
+        "dmgan": {"steps": 10_000, "optim": {"disc": {"schedule": "cosine"}, "gen": {"schedule": "cosine"}}},
     },
     "classifier": {
         "stages": ("classifier",), "batch": 128,
@@ -106,6 +130,11 @@ PRESETS = {
             "nets": {"image": {"dim": 16, "width": 0.0625}, "text": {"embed": 16, "width": 16}},
         },
         "attngan": {
+            "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "cond": 8}, "disc": {"width": 2}},
+        },
+        "dmgan": {
             "steps": 2,
             "args": {"z": 8},
             "nets": {"gen": {"width": 4, "cond": 8}, "disc": {"width": 2}},

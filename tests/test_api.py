@@ -97,8 +97,24 @@ def test_what_the_weights_cannot_do_is_refused(gan, encoders):
 def test_a_missing_source_is_refused_with_the_list_of_what_ships(tmp_path):
     with pytest.raises(UserError, match="'birds' is no folder or file, and not among the shipped weights: "):
         api.load("birds")
-    with pytest.raises(UserError, match="holds no finished stage of attngan, damsm: train to the end first"):
+    with pytest.raises(UserError, match="holds no finished stage of attngan, dmgan, damsm: train to the end first"):
         api.load(str(tmp_path))
+
+
+@pytest.mark.slow  # compiles a stage of its own
+def test_dm_gan_is_trained_drawn_from_and_scored_by_the_same_commands(tmp_path, workdir):
+    argv = ("--config=configs/shapes.py:dmgan,tiny", f"--workdir={tmp_path / 'w'}", "--config.stages=('dmgan',)",
+            f"--config.dmgan.frozen.damsm={workdir / 'damsm' / 'weights.safetensors'}", "--config.mesh.data=1")
+    assert runs.command(*argv)[0] == 0
+    assert runs.done(tmp_path / "w", "dmgan")["steps"] == 2
+    model = api.load(str(tmp_path / "w"))
+    assert model.about["kind"] == "dmgan" and type(model.nets["gen"]).__module__ == "supcon_jax.nets.dmgan"
+    pictures = model.generate(TEXTS, seed=1)
+    assert pictures.shape == (3, 32, 32, 3) and np.isfinite(pictures).all()
+    code, out = runs.command("--mode=sample", f"--from={tmp_path / 'w'}", f"--prompt={TEXTS[0]}", f"--workdir={tmp_path / 's'}")
+    assert code == 0 and "pictures of 32 px" in out
+    code, out = runs.command("--mode=eval", *argv)
+    assert code == 0 and "matching/r_precision" in out
 
 
 def test_a_foreign_file_is_refused(tmp_path):

@@ -78,12 +78,12 @@ def test_args_are_the_task_functions_signature_and_nets_are_their_modules_fields
         for key, options in section["nets"].items():
             module = resolve(NETS, options["net"], "net")
             fields = {field for field in module.__dataclass_fields__ if field not in ("parent", "name")}
-            given = {"net": 0, "vocab": 0, "dtype": 0} if options["net"] != "attngan_d" else {"net": 0, "size": 0, "dtype": 0}
+            given = {"net": 0, "vocab": 0, "dtype": 0} if key != "disc" else {"net": 0, "size": 0, "dtype": 0}
             unknown = set(options) - fields - {"net"}
             assert not unknown, f"{name}.nets.{key}: {unknown}"
             required = {f for f in fields if module.__dataclass_fields__[f].default is inspect._empty} - set(given)
             assert required <= set(options)
-        assert set(section["optim"]) == {"disc", "gen"} if section["method"] == "attngan" else {"model"}
+        assert set(section["optim"]) == {"disc", "gen"} if section["method"] in GANS else {"model"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -97,7 +97,7 @@ def test_data_args_are_arguments_of_the_data_set(name):
 def test_shared_values_reach_every_stage(name):
     path = str(CONFIGS / f"{name}.py") + ":tiny"
     changed = config.plain(config.override(config.load(path), {"scl": "0", "views.flip": "True", "data.size": "24"}))
-    for stage in ("damsm", "attngan"):
+    for stage in {"damsm", *GANS} & set(changed):
         assert changed[stage]["args"]["scl"] == 0 and changed[stage]["args"]["flip"] is True
     whole, half = config.plain(config.load(path)), config.plain(config.override(config.load(path), {"scl": "0.5"}))
     assert half["damsm"]["args"]["scl"] == 0.5
@@ -120,8 +120,8 @@ def test_batch_and_size_follow_where_a_stage_has_none_of_its_own():
 
 
 @pytest.mark.parametrize("key,value", [("args.scl", "0"), ("args.flip", "True"), ("batch", "4"), ("size", "64")])
-@pytest.mark.parametrize("stage,other", [("damsm", "attngan"), ("attngan", "damsm")])
-def test_a_stages_own_value_changes_nothing_else(key, value, stage, other):
+@pytest.mark.parametrize("stage", ["damsm", "attngan", "dmgan"])
+def test_a_stages_own_value_changes_nothing_else(key, value, stage):
     before = config.flat(plain("configs/shapes.py"))
     after = config.flat(config.plain(config.override(config.load("configs/shapes.py"), {f"{stage}.{key}": value})))
     assert {name for name in after if after[name] != before[name]} == {f"{stage}.{key}"}
@@ -130,6 +130,9 @@ def test_a_stages_own_value_changes_nothing_else(key, value, stage, other):
 def test_words_are_applied_in_order_and_a_stage_runs_alone():
     assert plain("configs/shapes.py:plain,tiny")["damsm"]["args"]["branches"] == 1
     assert plain("configs/shapes.py:damsm,tiny")["stages"] == ["damsm"]
+    assert plain("configs/shapes.py:dmgan,tiny")["stages"] == ["damsm", "dmgan"]
+    assert plain("configs/cub.py:dmgan")["dmgan"]["batch"] == 10
+    assert plain("configs/cub.py:dmgan,damsm")["stages"] == ["damsm"]
     assert plain("configs/shapes.py:tiny")["evals"].keys() == {"matching", "attributes"}  # "=evals" replaces
     assert plain("configs/shapes.py")["evals"].keys() == {"matching", "attributes", "generation"}
 

@@ -16,10 +16,11 @@ from data.layouts import coco_layout, cub_layout, emoji_layout, folder_layout
 from supcon_jax import config, core
 from supcon_jax.build import stage
 from supcon_jax.build.names import net
+from supcon_jax.gans import GANS
 
 FULL = {
-    "shapes": ("", "plain", "twin", "long", "classifier", "damsm", "attngan"),
-    "cub": ("", "plain", "damsm", "attngan"),
+    "shapes": ("", "plain", "twin", "long", "classifier", "dmgan", "damsm", "attngan"),
+    "cub": ("", "plain", "dmgan", "damsm", "attngan"),
     "coco": ("", "plain", "damsm", "attngan"),
     "emoji": ("", "plain", "multi", "small", "damsm", "attngan"),
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),
@@ -137,7 +138,7 @@ def test_every_preset_is_built(preset, roots, tmp_path, monkeypatch):
         assert found.run.steps == section["steps"] and found.run.folder == tmp_path / part
         assert section["batch"] % found.run.mesh.size == 0 and found.run.mesh.size > 1
         assert {player.name for player in found.task.players} == set(section["optim"])
-        assert "generate" in found.task.heads or section["method"] != "attngan"
+        assert ("generate" in found.task.heads) == (section["method"] in GANS)
 
 
 @pytest.mark.parametrize("preset", TRACED)
@@ -169,6 +170,7 @@ def test_every_preset_is_listed_here():
 RUNS = {
     "cub": ("configs/cub.py:tiny", "cub", ()),
     "coco": ("configs/coco.py:tiny", "coco", ()),
+    "cub, DM-GAN": ("configs/cub.py:dmgan,tiny", "cub", ()),
     "folder, one label": ("configs/folder.py:tiny", "folder", ()),
     "folder, no labels": ("configs/folder.py:tiny", "folder none", ()),
     "folder, several labels": ("configs/folder.py:multi,tiny", "folder multi", ()),
@@ -178,10 +180,11 @@ RUNS = {
 
 def check_run(path, root, folder, caplog, capsys, *more):
     """Both stages, their files, the same command again, and another config in the same folder."""
+    stages = config.load(path).stages
     argv = (f"--config={path}", f"--workdir={folder}", f"--config.data.root={root}", "--config.mesh.data=1", *more)
     code, _ = runs.command(*argv)
     assert code == 0, capsys.readouterr().err
-    for part in ("damsm", "attngan"):
+    for part in stages:
         said = runs.done(folder, part)
         assert said["steps"] == 2 and said["skipped"] == 0
         records = json.loads((folder / part / "evals.json").read_text())
@@ -190,7 +193,7 @@ def check_run(path, root, folder, caplog, capsys, *more):
         lines = [json.loads(line) for line in (folder / part / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines if "skipped" in line] == [1, 2]
         assert all(isinstance(value, int | float) for line in lines for value in line.values())  # nothing but numbers
-    assert Image.open(folder / "attngan" / "samples" / "0000002.png").size[0] >= 8 * 32
+    assert Image.open(folder / stages[-1] / "samples" / "0000002.png").size[0] >= 8 * 32
     caplog.clear()
     with caplog.at_level(logging.INFO, "supcon_jax"):
         assert runs.command(*argv)[0] == 0

@@ -17,6 +17,7 @@ from supcon_jax.build.names import net
 from supcon_jax.build.networks import SHIPPED
 from supcon_jax.config import UserError
 from supcon_jax.data.vocab import Vocab, tokenise
+from supcon_jax.gans import GANS
 from supcon_jax.gans.game import unit_rms
 from supcon_jax.ops.arrays import unit
 from supcon_jax.report import pictures
@@ -102,7 +103,7 @@ class Model:
         return jax.jit(draw)
 
 
-def load(source: str, kinds: Sequence[str] = ("attngan", "damsm")) -> Model:
+def load(source: str, kinds: Sequence[str] = (*GANS, "damsm")) -> Model:
     """Weights from a work folder, a weight file, or by the name of shipped ones ("shapes").
 
     kinds: what is looked for in a work folder, in this order.
@@ -123,14 +124,14 @@ def load(source: str, kinds: Sequence[str] = ("attngan", "damsm")) -> Model:
     tree, about, _ = weights.load(path)
     vocab = len(about["vocab"])
     nets = {k: net(o, f"nets.{k}", **({"vocab": vocab} if k == "text" else {})) for k, o in about["nets"].items()}
-    if about["kind"] == "attngan":
+    if about["kind"] in GANS:
         nets.pop("image", None)
     return Model(nets, tree, about)
 
 
 def sample(source: str, prompts: Sequence[str], folder: pathlib.Path, *, number: int, seed: int) -> Iterator[str]:
     """Draws `number` pictures for each caption into `folder`: single PNGs and grid.png. Yields lines to print."""
-    model = load(source, ("attngan",))
+    model = load(source, tuple(GANS))
     for prompt in prompts:
         if words := model.unknown(prompt):
             yield f"unknown words left out of {prompt!r}: {', '.join(words)}"

@@ -15,6 +15,8 @@ NETS = {
     "rnn": "supcon_jax.nets.text:TextEncoder",
     "attngan_g": "supcon_jax.nets.attngan:Generator",
     "attngan_d": "supcon_jax.nets.attngan:Discriminator",
+    "dmgan_g": "supcon_jax.nets.dmgan:Generator",
+    "dmgan_d": "supcon_jax.nets.dmgan:Discriminator",
     "attributes": "supcon_jax.nets.classify:AttributeNet",
 }
 DTYPES = {"f32": None, "bf16": jnp.bfloat16}

@@ -19,8 +19,16 @@ def up(name: str, path: str) -> list[Rule]:
     return [Rule(rf"{name}\.1\.weight", f"params/{path}/conv/kernel", conv), *norm(rf"{name}\.2", f"{path}/norm")]
 
 
-def generator(sizes: Sequence[int] = (64, 128, 256)) -> list[Rule]:
-    """Rules for nets.attngan.Generator; the residual blocks may be any number."""
+def attention(net: str, path: str) -> list[Rule]:
+    """What a stage reads the words with."""
+    return [Rule(rf"{net}\.att\.conv_context\.weight", f"params/{path}/words/kernel", pointwise)]
+
+
+def generator(sizes: Sequence[int] = (64, 128, 256), reading=attention) -> list[Rule]:
+    """Rules for nets.attngan.Generator; the residual blocks may be any number.
+
+    reading: (foreign name of a stage, our path) -> the rules for what it reads the words with.
+    """
     start = [r._replace(layout=positions) for r in norm(r"h_net1\.fc\.1", "start/norm")]
     rules = [Rule(r"ca_net\.fc\.weight", "params/condition/dense/kernel", turned),
              Rule(r"ca_net\.fc\.bias", "params/condition/dense/bias"),
@@ -31,7 +39,7 @@ def generator(sizes: Sequence[int] = (64, 128, 256)) -> list[Rule]:
         rules.append(Rule(rf"img_net{i + 1}\.img\.0\.weight", f"params/image{i}/kernel", conv))
     for i in range(1, len(sizes)):
         net, block = rf"h_net{i + 1}", rf"h_net{i + 1}\.residual\.(\d+)\.block"
-        rules += [Rule(rf"{net}\.att\.conv_context\.weight", f"params/stage{i}/words/kernel", pointwise),
+        rules += [*reading(net, f"stage{i}"),
                   Rule(rf"{block}\.0\.weight", rf"params/stage{i}/residual\1/conv0/kernel", conv),
                   *norm(rf"{block}\.1", rf"stage{i}/residual\1/norm0"),
                   Rule(rf"{block}\.3\.weight", rf"params/stage{i}/residual\1/conv1/kernel", conv),
@@ -40,23 +48,27 @@ def generator(sizes: Sequence[int] = (64, 128, 256)) -> list[Rule]:
     return rules
 
 
-def discriminator(size: int = 64) -> list[Rule]:
-    """Rules for nets.attngan.Discriminator of the published sizes 64, 128, 256 (larger powers of two follow suit)."""
-    rules = [Rule(r"img_code_s16\.0\.weight", "params/down0/kernel", conv)]
-    for i, place in ((1, 2), (2, 5), (3, 8)):
-        rules.append(Rule(rf"img_code_s16\.{place}\.weight", f"params/down{i}/kernel", conv))
-        rules += norm(rf"img_code_s16\.{place + 1}", f"down_norm{i}")
+def normed(name: str, place: int, path: str, norm_path: str, side: int) -> list[Rule]:
+    """A convolution without bias at `place` of a sequence, and the batch norm behind it, if it has a path."""
+    behind = norm(rf"{name}\.{place + 1}", norm_path) if norm_path else []
+    return [Rule(rf"{name}\.{place}\.weight", f"params/{path}/kernel", conv), *behind]
+
+
+def discriminator(size: int = 64, places: Sequence[int] = (0, 2, 5, 8), layer=normed) -> list[Rule]:
+    """Rules for nets.attngan.Discriminator of the published sizes 64, 128, 256 (larger powers of two follow suit).
+
+    places: where the first four convolutions stand. layer: (foreign name, place, our paths of convolution and norm, side
+    of the kernel) -> the rules of one layer.
+    """
+    rules = []
+    for i, place in enumerate(places):
+        rules += layer("img_code_s16", place, f"down{i}", f"down_norm{i}" if i else "", 4)
     extra = int(math.log2(size / 64))
     last = 2 ** (extra + 4)
     for i in range(extra):
-        name = rf"img_code_s{2 ** (i + 5)}"
-        rules += [Rule(rf"{name}\.0\.weight", f"params/down{i + 4}/kernel", conv),
-                  *norm(rf"{name}\.1", f"down_norm{i + 4}")]
-        squash = rf"img_code_s{last}_{i + 1}"
-        rules += [Rule(rf"{squash}\.0\.weight", f"params/squash{i}/kernel", conv),
-                  *norm(rf"{squash}\.1", f"squash_norm{i}")]
+        rules += layer(f"img_code_s{2 ** (i + 5)}", 0, f"down{i + 4}", f"down_norm{i + 4}", 4)
+        rules += layer(f"img_code_s{last}_{i + 1}", 0, f"squash{i}", f"squash_norm{i}", 3)
     for name, ours in (("UNCOND_DNET", "uncond_logit"), ("COND_DNET", "cond_logit")):
         rules += [Rule(rf"{name}\.outlogits\.0\.weight", f"params/{ours}/kernel", conv),
                   Rule(rf"{name}\.outlogits\.0\.bias", f"params/{ours}/bias")]
-    return [*rules, Rule(r"COND_DNET\.jointConv\.0\.weight", "params/joint/kernel", conv),
-            *norm(r"COND_DNET\.jointConv\.1", "joint_norm")]
+    return rules + layer(r"COND_DNET\.jointConv", 0, "joint", "joint_norm", 3)

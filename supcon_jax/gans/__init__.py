@@ -1,3 +1,3 @@
 """Text-to-image GANs by name: "module:function", so that naming one imports no other."""
 
-GANS = {"attngan": "supcon_jax.gans.attngan:attngan"}
+GANS = {"attngan": "supcon_jax.gans.stacked:stacked", "dmgan": "supcon_jax.gans.stacked:stacked"}

@@ -94,10 +94,14 @@ class Generator(nn.Module):
             h = Up(self.width * 2 ** (ups - 1 - i), self.dtype, name=f"up{i}")(h, train=train)
         images, attention = [self.paint(h, 0)], []
         for i in range(1, len(self.sizes)):
-            h, a = Stage(self.residual, self.mask, self.dtype, name=f"stage{i}")(h, words, valid, train=train)
+            h, a = self.stage(f"stage{i}")(h, words, valid, train=train)
             images.append(self.paint(h, i))
             attention.append(a)
         return tuple(images), mu, logvar, tuple(attention)
+
+    def stage(self, name: str):
+        """A later stage: (h, words, valid, train) -> (h of twice the size, attention)."""
+        return Stage(self.residual, self.mask, self.dtype, name=name)
 
     def paint(self, h, i: int):
         y = conv3(3, self.dtype, f"image{i}")(h)
@@ -126,15 +130,21 @@ class Discriminator(nn.Module):
             raise ValueError(f"size must be 4 * 2^k with k > 0, not {self.size}")
         first = self.width * 2 ** max(0, 4 - downs)
         widths = [first * 2**i for i in range(downs)]
-        self.down = [down4(w, self.dtype, f"down{i}") for i, w in enumerate(widths)]
-        self.down_norm = [BatchNorm(jitter=JITTER, name=f"down_norm{i}") for i in range(1, downs)]
+        norms = ["", *(f"down_norm{i}" for i in range(1, downs))]
+        self.down = [self.layer(w, f"down{i}", norms[i], halve=True) for i, w in enumerate(widths)]
         squash = [widths[-1] // 2 ** (i + 1) for i in range(max(0, downs - 4))]
-        self.squash = [conv3(w, self.dtype, f"squash{i}") for i, w in enumerate(squash)]
-        self.squash_norm = [BatchNorm(jitter=JITTER, name=f"squash_norm{i}") for i in range(len(squash))]
-        self.joint = conv3(8 * self.width, self.dtype, "joint")
-        self.joint_norm = BatchNorm(jitter=JITTER, name="joint_norm")
+        self.squash = [self.layer(w, f"squash{i}", f"squash_norm{i}") for i, w in enumerate(squash)]
+        self.joint = self.layer(8 * self.width, "joint", "joint_norm")
         self.cond_logit = self.logit("cond_logit")
         self.uncond_logit = self.logit("uncond_logit")
+
+    def layer(self, features: int, name: str, norm: str, halve: bool = False):
+        """(h, train) -> h: convolution, batch norm if it has a name, leaky ReLU."""
+        conv = (down4 if halve else conv3)(features, self.dtype, name)
+        if not norm:
+            return lambda h, train: leaky(conv(h))
+        norm = BatchNorm(jitter=JITTER, name=norm)
+        return lambda h, train: leaky(norm(conv(h), train=train))
 
     def logit(self, name: str):
         """A 4 x 4 convolution that covers the whole map, as one inner product."""
@@ -142,18 +152,15 @@ class Discriminator(nn.Module):
 
     def code(self, image, train: bool = False):
         """Features [n, 4, 4, 8 * width] of the picture."""
-        h = leaky(self.down[0](image))
-        for conv, norm in zip(self.down[1:], self.down_norm, strict=True):
-            h = leaky(norm(conv(h), train=train))
-        for conv, norm in zip(self.squash, self.squash_norm, strict=True):
-            h = leaky(norm(conv(h), train=train))
+        h = image
+        for layer in (*self.down, *self.squash):
+            h = layer(h, train)
         return h
 
     def cond(self, h, sentence, train: bool = False):
         """Logits [n] of features and sentence together."""
         tiled = jnp.broadcast_to(sentence[:, None, None, :].astype(h.dtype), (*h.shape[:3], sentence.shape[-1]))
-        h = self.joint(jnp.concatenate([h, tiled], axis=-1))
-        return widen(self.cond_logit(leaky(self.joint_norm(h, train=train))))
+        return widen(self.cond_logit(self.joint(jnp.concatenate([h, tiled], axis=-1), train)))
 
     def uncond(self, h):
         """Logits [n] of the features alone."""

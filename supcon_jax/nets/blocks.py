@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from supcon_jax.nets import init
-from supcon_jax.nets.norm import BatchNorm
+from supcon_jax.nets.norm import BatchNorm, SpectralNorm
 
 DType = jax.typing.DTypeLike | None
 JITTER = 0.02  # standard deviation of the initial batch-norm scales in AttnGAN's family
@@ -54,6 +54,29 @@ def down4(features: int, dtype: DType, name: str) -> nn.Conv:
     """4 x 4 convolution, stride 2, padding (1, 1) on both axes (not "SAME" by name: PyTorch's layout), no bias."""
     return nn.Conv(features, (4, 4), strides=2, padding=1, use_bias=False, kernel_init=init.orthogonal, dtype=dtype,
                    name=name)
+
+
+class SpectralConv(nn.Module):
+    """Convolution whose kernel is divided by its largest singular value: [n, h, w, c] -> [n, h', w', features].
+
+    side, stride: of the kernel; padding 1 on both axes, with bias. See `norm.SpectralNorm` for the values kept.
+    """
+
+    features: int
+    side: int
+    stride: int
+    dtype: DType = None
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        shape = (self.side, self.side, x.shape[-1], self.features)
+        kernel = self.param("kernel", init.orthogonal, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        kernel = SpectralNorm(name="norm")(kernel, train=train)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        layout, strides = ("NHWC", "HWIO", "NHWC"), (self.stride, self.stride)
+        y = jax.lax.conv_general_dilated(x, kernel, strides, ((1, 1), (1, 1)), dimension_numbers=layout)
+        return y + bias.reshape(1, 1, 1, -1)
 
 
 class UpConv(nn.Module):
@@ -109,14 +132,15 @@ class Residual(nn.Module):
         return x + BatchNorm(jitter=JITTER, name="norm1")(h, train=train)
 
 
-def attend(x, words, valid=None, mask: str = "correct"):
+def attend(x, words, valid=None, mask: str = "correct", values=None):
     """Each pixel's mixture of words.
 
-        a_qt = softmax_t <x_q, w_t>,   context_q = sum_t a_qt w_t
+        a_qt = softmax_t <x_q, w_t>,   context_q = sum_t a_qt v_t
 
     Xu et al. 2018, arXiv 1711.10485, eq. 2 and 3.
 
     x: [n, h, w, c]; words: [n, t, c], already in the pixels' space; valid: bool[n, t], all True if left out.
+    values: what is mixed, [n, t, c]; the words themselves if left out.
     mask: "correct", or "compat": the published AttnGAN code masks row b * h * w + q of the scores with the words of
         sample (b * h * w + q) mod n; released weights were trained so.
     Returns (context [n, h, w, c], attention [n, h, w, t]). A sample without a valid word spreads evenly.
@@ -131,5 +155,5 @@ def attend(x, words, valid=None, mask: str = "correct"):
             keep = jnp.broadcast_to(valid[:, None, :], logits.shape)
         logits = jnp.where(keep, logits, jnp.finfo(wide).min)
     weight = jax.nn.softmax(logits, axis=-1)
-    context = jnp.einsum("nqt,ntc->nqc", weight.astype(x.dtype), words)
+    context = jnp.einsum("nqt,ntc->nqc", weight.astype(x.dtype), words if values is None else values)
     return context.reshape(n, h, w, c), weight.reshape(n, h, w, -1)

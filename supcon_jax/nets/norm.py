@@ -1,10 +1,11 @@
-"""Batch normalisation over every axis but the last."""
+"""Batch normalisation over every axis but the last, and spectral normalisation of kernels."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from supcon_jax.nets import init
+from supcon_jax.ops.arrays import unit
 
 
 class BatchNorm(nn.Module):
@@ -79,3 +80,35 @@ def rowwise(values, h):
     """Channels [c], or one row of them for each group [g, c] -> what broadcasts against h [n, ..., c]."""
     each = values[None] if values.ndim == 1 else jnp.repeat(values, len(h) // len(values), axis=0)
     return each.reshape(len(each), *(1,) * (h.ndim - 2), -1)
+
+
+class SpectralNorm(nn.Module):
+    """A kernel divided by its largest singular value, which one step of the power iteration follows.
+
+        v <- W^T u / |W^T u|,   u <- W v / |W v|,   sigma = u^T W v,   W / sigma
+
+    Miyato et al. 2018, arXiv 1802.05957.
+
+    kernel: [..., c], read as W [c, inputs]. The gradient goes through sigma too; u and v count as constants.
+    train: take the step and keep u [c] and v [inputs] (collection "batch_stats"); they stand as they are otherwise.
+    Returns the kernel's shape, in float32 or wider; the products are exact to that, whatever the hardware's default.
+    Differs from: DM-GAN's code, which takes the step when it evaluates too.
+    """
+
+    @nn.compact
+    def __call__(self, kernel, *, train: bool):
+        w = kernel.reshape(-1, kernel.shape[-1])  # [inputs, c]
+        left, right = (self.variable("batch_stats", name, self.direction, n) for name, n in zip("uv", w.shape[::-1]))
+        u, v = left.value, right.value
+        if train:
+            fixed = jax.lax.stop_gradient(w)
+            v = unit(jnp.matmul(fixed, u, precision="highest"))
+            u = unit(jnp.matmul(v, fixed, precision="highest"))
+            if not self.is_initializing():
+                left.value, right.value = u, v
+        sigma = jnp.matmul(jnp.matmul(v, w, precision="highest"), u, precision="highest")
+        return kernel / sigma
+
+    def direction(self, n: int):
+        """A random unit vector [n]."""
+        return init.orthogonal(self.make_rng("params"), (n, 1)).reshape(n)

@@ -6,6 +6,7 @@ import pytest
 from supcon_jax.build import model, weights
 from supcon_jax.config import UserError
 from supcon_jax.data.vocab import Vocab
+from supcon_jax.gans import GANS
 
 TEXT = {"net": "rnn", "embed": 4, "width": 4, "rnn": "lstm", "dropout": 0.0}
 
@@ -29,11 +30,13 @@ def test_a_folder_gives_the_first_kind_that_was_asked_for(tmp_path):
         model.load(str(tmp_path), ("classifier",))
 
 
-def test_a_gan_needs_no_image_encoder_to_be_read(tmp_path):
-    nets = {"text": TEXT, "image": {"net": "inception"}, "gen": {"net": "attngan_g"}}
-    write(tmp_path / "a.safetensors", "attngan", nets=nets)
+@pytest.mark.parametrize("kind", GANS)
+def test_a_gan_needs_no_image_encoder_to_be_read(tmp_path, kind):
+    nets = {"text": TEXT, "image": {"net": "inception"}, "gen": {"net": f"{kind}_g"}}
+    write(tmp_path / "a.safetensors", kind, nets=nets)
     read = model.load(str(tmp_path / "a.safetensors"))
     assert set(read.nets) == {"text", "gen"} and read.nets["text"].vocab == 3
+    assert read.nets["gen"].__module__ == f"supcon_jax.nets.{kind}"
 
 
 def test_nets_of_another_version_are_refused_by_name(tmp_path):

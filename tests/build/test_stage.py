@@ -13,6 +13,7 @@ from supcon_jax.config import UserError
 from supcon_jax.convert import tensors
 from supcon_jax.core import State
 from supcon_jax.data.vocab import Vocab
+from supcon_jax.gans import GANS
 
 TINY = "configs/shapes.py:tiny"
 
@@ -175,26 +176,27 @@ def state(value):
     )  # fmt: skip
 
 
-def end(folder, config):
+def end(folder, config, name="attngan"):
     towers = {"damsm": {"params": {"text": {"e": np.zeros(1, np.float32)}, "image": {}}}}
     about = {"damsm": {"nets": {"text": {"net": "rnn"}, "image": {"net": "inception"}}}}
     stage.write_done(
-        state(3.0), {"matching/r1": 0.5}, config=config, name="attngan", folder=folder, data=data(SINGLE), towers=towers,
+        state(3.0), {"matching/r1": 0.5}, config=config, name=name, folder=folder, data=data(SINGLE), towers=towers,
         about=about,
     )  # fmt: skip
 
 
-def test_the_end_of_a_gan_keeps_its_averaged_generator_and_its_text_encoder(tmp_path):
+@pytest.mark.parametrize("name", GANS)
+def test_the_end_of_a_gan_keeps_its_averaged_generator_and_its_text_encoder(tmp_path, name):
     config = plain("data.root=/secret/place", "cache=/secret/cache", "networks.fid_inception=/secret/file")
-    end(tmp_path / "attngan", config)
-    tree, about, sha = weights.load(tmp_path / "attngan" / "weights.safetensors", "attngan")
+    end(tmp_path / name, config, name)
+    tree, about, sha = weights.load(tmp_path / name / "weights.safetensors", name)
     assert tree["gen"]["params"]["a"].tolist() == [6, 6] and tree["gen"]["stats"]["m"].tolist() == [4, 4]
     assert tree["text"]["e"].tolist() == [0] and set(tree) == {"gen", "text"}
     assert about["vocab"] == ["<end>", "red", "ring"] and set(about["nets"]) == {"gen", "text", "image"}
-    assert about["stage"] == "attngan" and "/secret" not in json.dumps(about)
-    said = stage.done(config, "attngan", tmp_path)
+    assert about["stage"] == name and "/secret" not in json.dumps(about)
+    said = stage.done(config, name, tmp_path)
     assert (said["steps"], said["skipped"], said["weights"]) == (7, 1, sha) and said["numbers"] == {"matching/r1": 0.5}
-    assert {path.name for path in (tmp_path / "attngan").iterdir()} == {"DONE", "weights.safetensors"}
+    assert {path.name for path in (tmp_path / name).iterdir()} == {"DONE", "weights.safetensors"}
 
 
 def test_without_weights_there_is_no_end(tmp_path, monkeypatch):

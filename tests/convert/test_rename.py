@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from supcon_jax.config import UserError
-from supcon_jax.convert import attngan, damsm, efficientnet, inception, rename
+from supcon_jax.convert import attngan, damsm, dmgan, efficientnet, inception, rename
+from supcon_jax.nets import dmgan as dmgan_nets
 from supcon_jax.nets.attngan import Discriminator, Generator
 from supcon_jax.nets.efficientnet import STAGES, EfficientNetLite0
 from supcon_jax.nets.inception import Inception
@@ -100,14 +101,49 @@ def test_generator_table_follows_its_sizes():
     z, words = jax.ShapeDtypeStruct((1, 100), np.float32), jax.ShapeDtypeStruct((1, 4, 8), np.float32)
     like = jax.eval_shape(Generator(4, (16, 32), 1).init, jax.random.key(0), z,
                           jax.ShapeDtypeStruct((1, 8), np.float32), words, jax.ShapeDtypeStruct((1, 4), bool), z)
+    names = shared_names()
+    covered(like, attngan.generator((16, 32)), [*names, "h_net2.att.conv_context.weight"])
+    like = jax.eval_shape(dmgan_nets.Generator(4, (16, 32), 1).init, jax.random.key(0), z,
+                          jax.ShapeDtypeStruct((1, 8), np.float32), words, jax.ShapeDtypeStruct((1, 4), bool), z)
+    names += [f"h_net2.{n}.0.{x}" for n in ("M_w", "M_r", "key", "value", "response_gate") for x in ("weight", "bias")]
+    covered(like, dmgan.generator((16, 32)), [*names, "h_net2.A.weight", "h_net2.B.weight"])
+
+
+def shared_names():
+    """What the published generators of two scales have in common."""
     bns = (".weight", ".bias", ".running_mean", ".running_var")
     names = ["ca_net.fc.weight", "ca_net.fc.bias", "h_net1.fc.0.weight", "img_net1.img.0.weight",
-             "img_net2.img.0.weight", "h_net2.att.conv_context.weight", "h_net2.upsample.1.weight"]
+             "img_net2.img.0.weight", "h_net2.upsample.1.weight"]
     names += [f"h_net1.upsample{i}.1.weight" for i in (1, 2)]
     names += [f"h_net2.residual.0.block.{i}.weight" for i in (0, 3)]
     names += [f"{n}{b}" for n in ("h_net1.fc.1", "h_net1.upsample1.2", "h_net1.upsample2.2", "h_net2.upsample.2",
                                   "h_net2.residual.0.block.1", "h_net2.residual.0.block.4") for b in bns]
-    covered(like, attngan.generator((16, 32)), names)
+    return names
+
+
+def test_names_of_a_discriminator_with_spectral_norm():
+    image = jax.ShapeDtypeStruct((1, 256, 256, 3), np.float32)
+    net = dmgan_nets.Discriminator(256, 4)
+    like = jax.eval_shape(net.init, jax.random.key(0), image, jax.ShapeDtypeStruct((1, 8), np.float32))
+    layers = [f"img_code_s16.{i}" for i in (0, 2, 4, 6)]
+    layers += [f"{n}.0" for n in ("img_code_s32", "img_code_s64", "img_code_s64_1", "img_code_s64_2", "COND_DNET.jointConv")]
+    names = [f"{n}.module.{x}" for n in layers for x in ("weight_bar", "weight_u", "weight_v", "bias")]
+    names += [f"{n}.outlogits.0.{x}" for n in ("UNCOND_DNET", "COND_DNET") for x in ("weight", "bias")]
+    covered(like, dmgan.discriminator(256), names)
+
+
+def test_spectral_vectors_follow_their_kernel():
+    """The right vector is turned as the kernel's inputs are: W v is the same number in both layouts."""
+    rng = np.random.default_rng(0)
+    kernel, u, v = rng.normal(size=(5, 3, 4, 4)), rng.normal(size=5), rng.normal(size=48)
+    tensors = {"weight_bar": kernel, "weight_u": u, "weight_v": v}
+    ours = {}
+    for name, a in tensors.items():
+        path, layout = rename.place(f"img_code_s16.2.module.{name}", dmgan.discriminator(64))
+        ours[path] = layout(a)
+    w = ours["params/down1/kernel"].reshape(-1, 5)
+    np.testing.assert_allclose(ours["batch_stats/down1/norm/v"] @ w, kernel.reshape(5, -1) @ v, rtol=1e-12)
+    np.testing.assert_array_equal(ours["batch_stats/down1/norm/u"], u)
 
 
 def covered(like, table, names):

@@ -1,4 +1,4 @@
-"""One step of the tiny AttnGAN that many tests look at."""
+"""One step of the tiny stacked GANs that many tests look at."""
 
 import jax
 import pytest
@@ -6,10 +6,15 @@ import pytest
 from gans import tiny
 
 
+@pytest.fixture(scope="session", params=["attngan", pytest.param("dmgan", marks=pytest.mark.slow)])
+def kind(request):
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def world():
+def world(kind):
     """(nets, frozen, batch, task, state, compiled step) of two branches with the label term, on one device."""
-    nets = tiny.gan_nets()
+    nets = tiny.gan_nets(kind=kind)
     frozen, batch = tiny.encoders(nets), tiny.pairs()
     task = tiny.task(nets, scl=0.2)
     state = tiny.start(task, batch)

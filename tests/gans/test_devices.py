@@ -1,4 +1,4 @@
-"""AttnGAN's step on the global batch: any number of devices, half precision, fakes made once for both players."""
+"""The stacked GANs' step on the global batch: any number of devices, half precision, fakes made once for both players."""
 
 import functools
 import re
@@ -39,19 +39,19 @@ def test_any_number_of_devices(devices, world, one):
     assert_same_step(on_devices(devices, nets, state, frozen, batch), one)
 
 
-def test_a_batch_that_devices_split_unevenly():
+def test_a_batch_that_devices_split_unevenly(kind):
     """Six rows on two devices: the discriminators' five wrong pairs and the rows of one branch do not divide."""
-    nets = tiny.gan_nets()
+    nets = tiny.gan_nets(kind=kind)
     frozen, batch = tiny.encoders(nets), tiny.pairs(n=6, v=1)
     state = tiny.start(tiny.task(nets), batch)
     one = on_devices(1, nets, state, frozen, batch, branches=1)
     assert_same_step(on_devices(2, nets, state, frozen, batch, branches=1), one)
 
 
-def test_half_precision(world, one):
+def test_half_precision(kind, world, one):
     """Computing in bfloat16: finite, parameters still float32, both losses within 2 % of float32."""
     _, _, batch, _, state, _ = world
-    nets = tiny.gan_nets(dtype=jnp.bfloat16)
+    nets = tiny.gan_nets(dtype=jnp.bfloat16, kind=kind)
     frozen = tiny.encoders(nets)
     after, metrics = jax.device_get(tiny.stepper(tiny.task(nets, scl=0.2), state, frozen, batch)(state, frozen, batch))
     assert after.skipped[0] == 0

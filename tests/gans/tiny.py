@@ -1,4 +1,4 @@
-"""AttnGAN and its frozen encoders at a size that compiles in seconds, and batches of random pairs."""
+"""The stacked GANs and their frozen encoders at a size that compiles in seconds, and batches of random pairs."""
 
 import dataclasses
 import functools
@@ -11,14 +11,15 @@ import optax
 
 from supcon_jax import core
 from supcon_jax.core import About
-from supcon_jax.gans.attngan import attngan
-from supcon_jax.nets.attngan import Discriminator, Generator
+from supcon_jax.gans.stacked import stacked
+from supcon_jax.nets import attngan, dmgan
 from supcon_jax.nets.norm import BatchNorm
 from supcon_jax.nets.text import TextEncoder
 from supcon_jax.ops import rows
 from supcon_jax.ops.sharded import gather
 from supcon_jax.shard import data_mesh
 
+KINDS = {"attngan": attngan, "dmgan": dmgan}
 DIM, WORDS, VOCAB, Z, COND, SIZES = 8, 5, 23, 6, 4, (8, 16)
 
 
@@ -48,10 +49,11 @@ class Encoder(nn.Module):
         return regions.reshape(len(image), -1, self.dim).astype(wide), code.astype(wide)
 
 
-def gan_nets(dtype=None, sizes=SIZES, frozen=False):
+def gan_nets(dtype=None, sizes=SIZES, frozen=False, kind="attngan"):
+    made = KINDS[kind]
     return {
-        "gen": Generator(width=4, sizes=sizes, residual=1, cond=COND, dtype=dtype),
-        "disc": tuple(Discriminator(s, width=2, dtype=dtype) for s in sizes),
+        "gen": made.Generator(width=4, sizes=sizes, residual=1, cond=COND, dtype=dtype),
+        "disc": tuple(made.Discriminator(s, width=2, dtype=dtype) for s in sizes),
         "image": Encoder(frozen=frozen, dtype=dtype),
         "text": TextEncoder(VOCAB, embed=6, width=DIM, dtype=dtype),
     }
@@ -73,15 +75,16 @@ def encoders(nets, size=SIZES[-1], seed=5):
 
 
 def task(nets=None, tx=None, devices=1, **options):
-    """AttnGAN's task over the tiny nets."""
+    """The stacked GANs' task over the tiny nets."""
     options = {"z": Z, "flip": False, "ema": 0.9} | options
-    return attngan(nets or gan_nets(), tx or keeping(), about(devices), **options)
+    return stacked(nets or gan_nets(), tx or keeping(), about(devices), **options)
 
 
 def fill(shapes, seed=0):
     """Random leaves for a tree of shapes: drawing by the initialisers would take longer to compile than a step.
 
-    Kernels as 1 / sqrt(fan in), token vectors of length one or so, the rest as BatchNorm and biases begin, shaken a little.
+    Kernels as 1 / sqrt(fan in), token vectors of length one or so, spectral vectors of length one, the rest as BatchNorm
+    and biases begin, shaken a little.
     """
     rng = np.random.default_rng(seed)
 
@@ -90,6 +93,8 @@ def fill(shapes, seed=0):
         noise = rng.standard_normal(shape.shape)
         if name in ("scale", "var"):
             return jnp.asarray(np.abs(1 + 0.05 * noise), shape.dtype)
+        if name in ("u", "v"):
+            return jnp.asarray(noise / np.linalg.norm(noise), shape.dtype)
         if len(shape.shape) < 2:
             return jnp.asarray(0.05 * noise, shape.dtype)
         return jnp.asarray(noise / np.sqrt(np.prod(shape.shape[:-1])) ** (name != "embedding"), shape.dtype)

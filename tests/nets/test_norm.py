@@ -1,4 +1,4 @@
-"""Batch normalisation: by the batch, by groups of rows, on any number of devices; averages; precision."""
+"""Batch normalisation: by the batch, by groups of rows, on any number of devices; averages; precision. Spectral norm."""
 
 import re
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dress import split
-from supcon_jax.nets.norm import BatchNorm
+from supcon_jax.nets.norm import BatchNorm, SpectralNorm
 
 
 def test_training_normalises_by_the_batch_and_moves_unbiased_averages():
@@ -85,3 +85,45 @@ def test_rows_that_the_groups_cannot_share_are_refused():
     params, x, weight = grouped_args()
     with pytest.raises(ValueError, match="16 rows cannot be shared by 5 groups"):
         training(5)(params, x, weight)
+
+
+def spectral(w, steps):
+    """(kernel, its vectors) after so many training calls, then one more that does not train."""
+    net = SpectralNorm()
+    variables = net.init(jax.random.key(0), w, train=False)
+
+    def once(_, stats):
+        return net.apply({"batch_stats": stats}, w, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+
+    stats = jax.lax.fori_loop(0, steps, once, variables["batch_stats"])
+    return net.apply({"batch_stats": stats}, w, train=False), stats
+
+
+def test_spectral_norm_comes_to_the_largest_singular_value():
+    """Also in a kernel's four axes, whose last one holds the features."""
+    w = np.random.default_rng(0).normal(size=(3, 3, 2, 5)).astype(np.float32)
+    left, sizes, right = np.linalg.svd(w.reshape(-1, 5).astype(np.float64), full_matrices=False)
+    got, stats = jax.jit(spectral, static_argnums=1)(w, 300)
+    np.testing.assert_allclose(got, w / sizes[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(np.abs(left[:, 0] @ stats["v"]), 1, rtol=1e-4)
+    np.testing.assert_allclose(np.abs(right[0] @ stats["u"]), 1, rtol=1e-4)
+
+
+def test_one_step_of_spectral_norm_and_its_gradient():
+    """v from u, u from the new v; the gradient knows that sigma = u W v depends on W, and takes u and v as constants."""
+    rng = np.random.default_rng(0)
+    w, u, v, weight = (rng.normal(size=s) for s in ((4, 3), 3, 4, (4, 3)))
+    with jax.enable_x64(True):
+
+        def number(w):
+            y, new = SpectralNorm().apply({"batch_stats": {"u": u, "v": v}}, w, train=True, mutable=["batch_stats"])
+            return (y * weight).sum(), (y, new["batch_stats"])
+
+        (_, (y, new)), slope = jax.value_and_grad(number, has_aux=True)(jnp.asarray(w))
+    v1 = w @ u / np.linalg.norm(w @ u)
+    u1 = v1 @ w / np.linalg.norm(v1 @ w)
+    sigma = v1 @ w @ u1
+    np.testing.assert_allclose(new["v"], v1, rtol=1e-10)
+    np.testing.assert_allclose(new["u"], u1, rtol=1e-10)
+    np.testing.assert_allclose(y, w / sigma, rtol=1e-10)
+    np.testing.assert_allclose(slope, weight / sigma - (weight * w).sum() / sigma**2 * np.outer(v1, u1), rtol=1e-9)

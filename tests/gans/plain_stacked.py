@@ -1,4 +1,4 @@
-"""AttnGAN's training step once more, from the formulas: one branch, no label term, one network updated after the other.
+"""The stacked GANs' training step once more, from the formulas: one branch, no label term, one net after the other.
 
 Xu et al. 2018, arXiv 1711.10485, in the order of the published training loop: the fakes are made once; every
 discriminator in turn takes its own step on them; then the generator takes its step against the updated discriminators;
@@ -76,7 +76,7 @@ def zeros(params):
 def step(nets, state, count, real, fixed, noise, *, rate, b1=0.5, weight=5.0, gammas=(4.0, 5.0, 10.0), decay=0.999):
     """One step.
 
-    state: {"gen", "ema", "disc": {name: ...}, each parameters; "gen_stats", "disc_stats": BatchNorm averages;
+    state: {"gen", "ema", "disc": {name: ...}, each parameters; "gen_stats", "disc_stats": their statistics;
     "moments": {"gen", name: ...}}. count: number of the step, from 1. real: pictures in [-1, 1] by discriminator.
     fixed: words, sentence, valid, text_len (a list), label, and image (pictures -> regions, code). noise: (z, eps).
     Returns (state, {"disc": sum of the discriminators' losses, "gen": the generator's loss}).

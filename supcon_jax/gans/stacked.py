@@ -1,4 +1,4 @@
-"""AttnGAN with two parameter-sharing branches and supervised contrast over labels."""
+"""AttnGAN and DM-GAN with two parameter-sharing branches and supervised contrast over labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from supcon_jax.losses import adversarial
 from supcon_jax.views import image as views
 
 
-def attngan(
+def stacked(
     nets,
     tx,
     about,
@@ -34,15 +34,18 @@ def attngan(
     ema=0.999,
     flip=True,
 ) -> Task:
-    """AttnGAN: a generator of several scales with word attention, one discriminator for each scale.
+    """A generator of growing pictures that reads the words, and one discriminator for each size: AttnGAN, DM-GAN.
 
         L_D = sum_b sum_k [ 1/2 (real_u + real_c) + 1/3 (fake_u + fake_c + wrong_c) ]
         L_G = sum_b [ sum_k (u_k + c_k) + damsm_weight (w0 + w1 + s0 + s1) + kl_weight KL ] + scl * L_SCL(fakes, texts)
 
-    Xu et al. 2018, arXiv 1711.10485, with the losses of their code; L_SCL in the spirit of arXiv 2412.03957.
+    Xu et al. 2018, arXiv 1711.10485, and Zhu et al. 2019, arXiv 1904.01310, with the losses of their codes, which are the
+    same; what sets the two apart lies in the nets. L_SCL in the spirit of arXiv 2412.03957.
 
-    nets: "gen", "disc" (one module per scale), and the frozen encoders "image" and "text" (frozen["damsm"]).
-    branches: 1 or 2; both share all parameters. BatchNorm works within a branch; its averages take the branches' mean.
+    nets: "gen" and "disc" (one module per scale), both from nets.attngan or nets.dmgan, and the frozen encoders "image"
+        and "text" (frozen["damsm"]).
+    branches: 1 or 2; both share all parameters. BatchNorm works within a branch; its averages take the branches' mean
+        (spectral norm, which sees no pictures, moves alike in both).
     scl: weight of the label term on the last scale's fakes; 0 leaves it out of the program.
     z: size of the latent noise. cond_noise: scale of the noise of the conditioning augmentation, 1 as published; short
         runs need less, for the condition begins a tenth as large as that noise and has to outgrow it first.
@@ -51,7 +54,8 @@ def attngan(
     share_noise: one draw for both branches.
     ema: decay of the averaged generator (parameters only), which sampling and scores use.
     Returns a Task: players "disc" and "gen", heads "generate", "image", "text".
-    Differs from: the original code, whose BatchNorm averages of D also count the generator's pass (never read there).
+    Differs from: the original codes, where D's BatchNorm averages also count the generator's pass (never read there), and
+    where the vectors of D's spectral norm keep the step that they take in it.
     """
     cond = nets["gen"].cond
     sizes = nets["gen"].sizes

@@ -1,4 +1,4 @@
-"""AttnGAN's task against a plain training step, with and without the label term, its branches, names and heads."""
+"""The stacked GANs' task against a plain training step, with and without the label term, its branches, names and heads."""
 
 import functools
 import inspect
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gans import plain_attngan, tiny
+from gans import plain_stacked, tiny
 from supcon_jax import core
 from supcon_jax.gans import game
 from supcon_jax.losses import contrast
@@ -23,15 +23,16 @@ def wide(tree):
 # ---- the plain step ---------------------------------------------------------------------------------------------------
 
 
-def test_is_the_published_step():
-    """Three steps: parameters, average and BatchNorm averages of a plain loop, to 1e-6 of each leaf's largest entry.
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_is_the_published_step(kind):
+    """Three steps: parameters, average and statistics of a plain loop, to 1e-6 of each leaf's largest entry.
 
     In float64, with Adam's usual eps: in float32 a gradient that vanishes but for rounding is divided by its own size,
     and two correct programs part in the third digit.
     """
     n, rate, steps = 4, 1e-2, 3
     with jax.enable_x64(True):
-        nets = tiny.gan_nets()
+        nets = tiny.gan_nets(kind=kind)
         batch = tiny.pairs(n=n, v=1)
         batch["image"] = np.asarray(batch["image"], np.float64) / 127.5 - 1
         batch["label"][:, 0] = [0, 1, 0, 2]  # one pair of a class: neither is the other's negative
@@ -41,8 +42,8 @@ def test_is_the_published_step():
         plain = {
             "gen": state.params["gen"], "ema": state.memory["ema"], "disc": state.params["disc"],
             "gen_stats": state.stats["gen"], "disc_stats": state.stats["disc"],
-            "moments": {name: plain_attngan.zeros(p) for name, p in state.params["disc"].items()}
-            | {"gen": plain_attngan.zeros(state.params["gen"])},
+            "moments": {name: plain_stacked.zeros(p) for name, p in state.params["disc"].items()}
+            | {"gen": plain_stacked.zeros(state.params["gen"])},
         }  # fmt: skip
         texts = jax.jit(functools.partial(game.encode_text, nets))(frozen, batch["text"], batch["text_len"])
         fixed = dict(zip(("words", "sentence", "valid"), (x[:, 0] for x in texts)))
@@ -52,7 +53,7 @@ def test_is_the_published_step():
         fixed |= {"label": batch["label"][:, 0], "text_len": batch["text_len"][:, 0].tolist(), "image": image}
 
         def go(plain, count, noise):
-            return plain_attngan.step(nets, plain, count, scales, fixed, noise, rate=rate, decay=0.9)
+            return plain_stacked.step(nets, plain, count, scales, fixed, noise, rate=rate, decay=0.9)
 
         move = tiny.stepper(task, state, frozen, batch)
         for count in range(steps):
@@ -106,6 +107,33 @@ def test_average_follows_parameters_only(world, one):
     assert tiny.far(after.memory["ema"], want) < 1e-6
     assert not tiny.same(after.memory["ema"], after.params["gen"])
     assert jax.tree.structure(after.memory) == jax.tree.structure(state.memory)  # no statistics among them
+
+
+def test_players_move_what_is_theirs(world, one):
+    """The step's gradients are those of each loss to its own parameters; no gradient of the discriminators' loss comes
+    to the generator, and the generator answers discriminators that have moved."""
+    _, frozen, batch, task, state, _ = world
+    after, _ = one
+    disc, gen = task.players
+    key = jax.random.fold_in(state.key, state.step)
+    grad = lambda player: jax.grad(lambda p, s, f, b, k: player.loss(p, s, f, b, k)[0])  # noqa: E731
+    args = state.params, state, frozen, batch, key
+    first = jax.device_get(tiny.compiled(grad(disc), *args)(*args))
+    assert not any(x.any() for x in jax.tree.leaves(first["gen"]))
+    assert tiny.far(after.opt["disc"], first["disc"]) < 1e-4
+    new = {name: {**getattr(state, name), "disc": getattr(after, name)["disc"]} for name in ("params", "stats")}
+    moved = state.replace(**new)
+    second = jax.device_get(tiny.compiled(grad(gen), *args)(moved.params, moved, frozen, batch, key))
+    assert tiny.far(after.opt["gen"], second["gen"]) < 1e-4
+
+
+@pytest.mark.parametrize("kind", [pytest.param("dmgan", marks=pytest.mark.slow)], indirect=True, scope="session")
+def test_spectral_vectors_of_two_branches_stay_units(world, one):
+    """Both branches move them alike, so that their mean is what one alone would leave."""
+    state, (after, _) = world[4], one
+    for before, x in zip(*(jax.tree.leaves(s.stats["disc"]) for s in (state, after)), strict=True):
+        assert np.linalg.norm(x) == pytest.approx(1, rel=1e-5)
+        assert np.abs(np.asarray(before) - x).max() > 1e-4
 
 
 def test_frozen_encoders_are_lent(world):
