@@ -53,7 +53,7 @@ def hf_clip(case, config, arrays):
                 "text_last": words * (x["attention_mask"] > 0)[..., None], "vision_last": tokens, "vision_pooled": u,
                 "text_pooled": v}, {}
 
-    return CLIP(image, text), clip.huggingface(), run, "", False, True
+    return CLIP(image, text), clip.huggingface(), run, ("loss", "image_embeds", "text_embeds"), False, True
 
 
 def hf_vit(case, config, arrays):
