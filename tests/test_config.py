@@ -78,12 +78,12 @@ def test_args_are_the_task_functions_signature_and_nets_are_their_modules_fields
         for key, options in section["nets"].items():
             module = resolve(NETS, options["net"], "net")
             fields = {field for field in module.__dataclass_fields__ if field not in ("parent", "name")}
-            given = {"net": 0, "vocab": 0, "dtype": 0} if options["net"] != "attngan_d" else {"net": 0, "size": 0, "dtype": 0}
+            given = {"net": 0, "vocab": 0, "dtype": 0} if key != "disc" else {"net": 0, "size": 0, "dtype": 0}
             unknown = set(options) - fields - {"net"}
             assert not unknown, f"{name}.nets.{key}: {unknown}"
             required = {f for f in fields if module.__dataclass_fields__[f].default is inspect._empty} - set(given)
             assert required <= set(options)
-        assert set(section["optim"]) == {"disc", "gen"} if section["method"] == "attngan" else {"model"}
+        assert set(section["optim"]) == {"disc", "gen"} if section["method"] in GANS else {"model"}
 
 
 @pytest.mark.parametrize("name", FILES)

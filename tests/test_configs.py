@@ -16,10 +16,11 @@ from data.layouts import cub_layout, emoji_layout, folder_layout
 from supcon_jax import config, core
 from supcon_jax.build import stage
 from supcon_jax.build.names import net
+from supcon_jax.gans import GANS
 
 FULL = {
-    "shapes": ("", "plain", "twin", "long", "classifier", "damsm", "attngan"),
-    "cub": ("", "plain", "damsm", "attngan"),
+    "shapes": ("", "plain", "twin", "long", "dfgan", "ssagan", "classifier", "damsm", "attngan"),
+    "cub": ("", "plain", "dfgan", "ssagan", "damsm", "attngan"),
     "emoji": ("", "plain", "multi", "small", "damsm", "attngan"),
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),
 }
@@ -123,7 +124,7 @@ def check_traced(plain, part, made):
 
 
 # what between them covers every method, label mode and number of branches; the others, full-size ones too, are slow
-TRACED = ("cub:plain,tiny", "shapes:classifier", "folder:multi,tiny")
+TRACED = ("cub:plain,tiny", "cub:dfgan,tiny", "shapes:plain,ssagan,tiny", "shapes:classifier", "folder:multi,tiny")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -134,8 +135,8 @@ def test_every_preset_is_built(preset, roots, tmp_path, monkeypatch):
         section = plain[part]
         assert found.run.steps == section["steps"] and found.run.folder == tmp_path / part
         assert section["batch"] % found.run.mesh.size == 0 and found.run.mesh.size > 1
-        assert {player.name for player in found.task.players} == set(section["optim"])
-        assert "generate" in found.task.heads or section["method"] != "attngan"
+        assert {player.owner for player in found.task.players} == set(section["optim"])
+        assert ("generate" in found.task.heads) == (section["method"] in GANS)
 
 
 @pytest.mark.parametrize("preset", TRACED)

@@ -17,7 +17,8 @@ from supcon_jax.build.names import net
 from supcon_jax.build.networks import SHIPPED
 from supcon_jax.config import UserError
 from supcon_jax.data.vocab import Vocab, tokenise
-from supcon_jax.gans.game import unit_rms
+from supcon_jax.gans import GANS
+from supcon_jax.gans.game import noise, unit_rms
 from supcon_jax.ops.arrays import unit
 from supcon_jax.report import pictures
 from supcon_jax.views.image import signed
@@ -70,11 +71,10 @@ class Model:
         if "gen" not in self.nets:
             raise UserError("these weights hold no generator: load the GAN stage's folder")
         ids, lengths = self.tokens(texts, seed)
-        k1, k2 = jax.random.split(jax.random.key(seed))
         args = self.about["config"][self.about["stage"]]["args"]
-        z = jax.random.normal(k1, (len(ids), args["z"]))
-        eps = args["cond_noise"] * jax.random.normal(k2, (len(ids), self.nets["gen"].cond))
-        return self._draw(ids, lengths, z, eps)
+        cond = getattr(self.nets["gen"], "cond", 0)  # not every generator draws its condition
+        z, eps = noise(jax.random.key(seed), len(ids), 1, args["z"], cond, False, args.get("truncate", 0.0))
+        return self._draw(ids, lengths, z[:, 0], args.get("cond_noise", 0.0) * eps[:, 0])
 
     def _text(self, ids, lengths):
         params = self.tree["text"] if "gen" in self.nets else self.tree["params"]["text"]
@@ -96,13 +96,13 @@ class Model:
             if self.about["config"][self.about["stage"]]["args"]["text_norm"]:
                 words, sentence = unit_rms(words), unit_rms(sentence)
             valid = jnp.arange(ids.shape[1])[None] < lengths[:, None]
-            variables = {"params": self.tree["gen"]["params"], "batch_stats": self.tree["gen"]["stats"]}
+            variables = {"params": self.tree["gen"]["params"], "batch_stats": self.tree["gen"].get("stats", {})}
             return self.nets["gen"].apply(variables, z, sentence, words, valid, eps)[0][-1]
 
         return jax.jit(draw)
 
 
-def load(source: str, kinds: Sequence[str] = ("attngan", "damsm")) -> Model:
+def load(source: str, kinds: Sequence[str] = (*GANS, "damsm")) -> Model:
     """Weights from a work folder, a weight file, or by the name of shipped ones ("shapes").
 
     kinds: what is looked for in a work folder, in this order.
@@ -123,14 +123,14 @@ def load(source: str, kinds: Sequence[str] = ("attngan", "damsm")) -> Model:
     tree, about, _ = weights.load(path)
     vocab = len(about["vocab"])
     nets = {k: net(o, f"nets.{k}", **({"vocab": vocab} if k == "text" else {})) for k, o in about["nets"].items()}
-    if about["kind"] == "attngan":
+    if about["kind"] in GANS:
         nets.pop("image", None)
     return Model(nets, tree, about)
 
 
 def sample(source: str, prompts: Sequence[str], folder: pathlib.Path, *, number: int, seed: int) -> Iterator[str]:
     """Draws `number` pictures for each caption into `folder`: single PNGs and grid.png. Yields lines to print."""
-    model = load(source, ("attngan",))
+    model = load(source, tuple(GANS))
     for prompt in prompts:
         if words := model.unknown(prompt):
             yield f"unknown words left out of {prompt!r}: {', '.join(words)}"

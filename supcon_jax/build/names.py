@@ -15,6 +15,10 @@ NETS = {
     "rnn": "supcon_jax.nets.text:TextEncoder",
     "attngan_g": "supcon_jax.nets.attngan:Generator",
     "attngan_d": "supcon_jax.nets.attngan:Discriminator",
+    "dfgan_g": "supcon_jax.nets.dfgan:Generator",
+    "dfgan_d": "supcon_jax.nets.dfgan:Discriminator",
+    "ssagan_g": "supcon_jax.nets.ssagan:Generator",
+    "ssagan_d": "supcon_jax.nets.ssagan:Discriminator",
     "attributes": "supcon_jax.nets.classify:AttributeNet",
 }
 DTYPES = {"f32": None, "bf16": jnp.bfloat16}

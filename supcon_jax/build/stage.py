@@ -193,7 +193,7 @@ def write_done(state, values, *, config, name, folder, data, towers, about) -> N
     known["data"] = config["data"] | {"root": ""}  # what the weights are, not where they were made
     said = {"kind": section["method"], "vocab": list(data.vocab.words), "config": known, "stage": name}
     tree, bits = shard.whole(EXPORTS[section["method"]](state, towers)), checkpoint.digest(state)
-    if section["method"] == "attngan":
+    if section["method"] in GANS:
         said["nets"] = {"gen": section["nets"]["gen"], **about["damsm"]["nets"]}
     else:
         said["nets"] = section["nets"]
@@ -227,7 +227,7 @@ def export_damsm(state, towers):
     return {"params": {"image": image["params"], "text": params["text"]}, "stats": {"image": image["batch_stats"]}}
 
 
-def export_attngan(state, towers):
+def export_generator(state, towers):
     """The averaged generator with live BatchNorm averages, and the text encoder that it listens to."""
     return {
         "gen": {"params": state.memory["ema"], "stats": state.stats["gen"]},
@@ -239,4 +239,4 @@ def export_model(state, towers):
     return {"params": state.params["model"], "stats": state.stats["model"]}
 
 
-EXPORTS = {"damsm": export_damsm, "attngan": export_attngan, "classifier": export_model}
+EXPORTS = {"damsm": export_damsm, "classifier": export_model, **dict.fromkeys(GANS, export_generator)}

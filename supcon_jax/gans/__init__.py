@@ -1,3 +1,7 @@
 """Text-to-image GANs by name: "module:function", so that naming one imports no other."""
 
-GANS = {"attngan": "supcon_jax.gans.attngan:attngan"}
+GANS = {
+    "attngan": "supcon_jax.gans.attngan:attngan",
+    "dfgan": "supcon_jax.gans.dfgan:dfgan",
+    "ssagan": "supcon_jax.gans.ssagan:ssagan",
+}

@@ -19,7 +19,8 @@ EPS = 1e-5
 
 def standardise(image):
     """Pictures in [0, 1] -> what CLIP's image towers take: each channel minus its mean, over its deviation."""
-    mean, deviation = (np.asarray(values, image.dtype).reshape(1, 1, 1, 3) for values in (MEAN, DEVIATION))
+    # float32 constants, as in the code that all weights were trained with, also where the pictures are float64
+    mean, deviation = (np.float32(values).reshape(1, 1, 1, 3).astype(image.dtype) for values in (MEAN, DEVIATION))
     return (image - mean) / deviation
 
 
