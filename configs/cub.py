@@ -4,12 +4,12 @@
         --config.damsm.frozen.trunk=inception_v3_google.pth
 
 Lay the archives out first: python -m supcon_jax.data.fetch cub --from=FOLDER_WITH_ARCHIVES.
-Hyper-parameters are the published ones of AttnGAN (batch 48 and 20, 600 epochs each) and DM-GAN (batch 10, 800 epochs),
-those of the label term are the start values of configs for arXiv 2412.03957, whose own are not public. Published: AttnGAN
-IS 4.36, FID 23.98 (pytorch-fid of 2018) or 14.01 (TensorFlow); DM-GAN IS 4.75, FID 16.09 (pytorch-fid of 2018). Expect a
-day on one H100 for both stages of the default.
-Words after the colon: tiny (two CPU cores), plain (one branch, no label term), dmgan (DM-GAN in AttnGAN's place), damsm,
-attngan.
+Hyper-parameters are the published ones of each GAN (AttnGAN: batch 48 and 20, 600 epochs each), those of the label term are
+the start values of configs for arXiv 2412.03957, whose own are not public. Published: AttnGAN IS 4.36, FID 23.98
+(pytorch-fid of 2018) or 14.01 (TensorFlow); DM-GAN IS 4.75, FID 16.09 (pytorch-fid of 2018); DF-GAN FID 14.81 (its released
+weights 12.10); SSA-GAN IS 5.17, FID 15.61. Expect a day on one H100 for both stages of the default.
+Words after the colon: tiny (two CPU cores), plain (one branch, no label term), dmgan, dfgan, ssagan (that GAN after the damsm
+stage, which is skipped where it is finished), damsm, attngan.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -82,7 +82,40 @@ def get_config(word=""):
         optim={"disc": dict(adam), "gen": dict(adam)},
         frozen={"damsm": "stage:damsm"},
     )  # fmt: skip
-    update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan})
+
+    def one_stage(**more):
+        """What DF-GAN and SSA-GAN share."""
+        terms = {"temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0, "class_mask": True, "group": 48}
+        follows = {"scl": follow("scl") * 0.2, "flip": c.views.get_oneway_ref("flip")}
+        own = {"branches": 2, "magp_weight": 2.0, "magp_power": 6.0, "share_noise": False}
+        drawn = {"z": 100, "text_norm": False, "ema": 0.0}
+        return {**terms, **follows, **own, **drawn, **more}
+
+    rate = {"name": "adam", "b1": 0.0, "b2": 0.9, "schedule": "constant"}
+    dfgan = stage(
+        c,
+        method="dfgan",
+        batch=32,
+        steps=359_076,  # 1,301 epochs of 276 steps
+        args=one_stage(damsm_weight=0.0, gammas=(4.0, 5.0, 10.0), truncate=0.88),
+        nets={"gen": {"net": "dfgan_g", "width": 32, "sizes": (256,)}, "disc": {"net": "dfgan_d", "width": 32, "most": 8}},
+        optim={"disc": {**rate, "lr": 4e-4}, "gen": {**rate, "lr": 1e-4}},
+        frozen={"damsm": "stage:damsm"},
+    )
+    ssagan = stage(
+        c,
+        method="ssagan",
+        batch=24,
+        steps=220_800,  # 600 epochs of 368 steps
+        args=one_stage(damsm_weight=0.05, gammas=(5.0, 5.0, 10.0)),
+        nets={
+            "gen": {"net": "ssagan_g", "width": 64, "sizes": (256,), "mask_width": 100, "norm": "correct"},
+            "disc": {"net": "ssagan_d", "width": 64, "most": 16},
+        },
+        optim={"disc": {**rate, "lr": 4e-4}, "gen": {**rate, "lr": 1e-4}},
+        frozen={"damsm": "stage:damsm"},
+    )
+    update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan})
     c.evals = {
         "matching": {"every": 0, "fakes": 30_000, "reals": 3000, "seed": 0},
         "generation": {
@@ -96,9 +129,11 @@ def get_config(word=""):
 PRESETS = {
     "plain": {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
-        "dmgan": {"args": {"branches": 1}},
+        "dmgan": {"args": {"branches": 1}}, "dfgan": {"args": {"branches": 1}}, "ssagan": {"args": {"branches": 1}},
     },
     "dmgan": {"stages": ("damsm", "dmgan"), "batch": 10},
+    "dfgan": {"stages": ("damsm", "dfgan")},
+    "ssagan": {"stages": ("damsm", "ssagan")},
     "tiny": {
         "batch": 8,
         "eval_batch": 16,
@@ -120,6 +155,16 @@ PRESETS = {
             "size": 32, "steps": 2,
             "args": {"z": 8},
             "nets": {"gen": {"width": 4, "sizes": (8, 16, 32), "residual": 1, "cond": 8}, "disc": {"width": 2}},
+        },
+        "dfgan": {
+            "batch": 8, "size": 32, "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "sizes": (32,)}, "disc": {"width": 4}},
+        },
+        "ssagan": {
+            "batch": 8, "size": 32, "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "sizes": (32,), "mask_width": 8}, "disc": {"width": 4}},
         },
         "=evals": {"matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0}},
     },

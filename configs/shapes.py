@@ -3,9 +3,9 @@
     python -m supcon_jax.main --config=configs/shapes.py --workdir=runs/shapes
 
 Default: DAMSM + supervised contrast, then AttnGAN + supervised contrast, 32 px, sized for two CPU cores.
-Words after the colon: tiny (tests), long (10,000 steps, 22 minutes), plain (one branch, no label term), dmgan (DM-GAN in
-AttnGAN's place), twin (captions, labels shuffled against the pictures: everything must fail on it), classifier (the scorer
-of attributes), damsm, attngan.
+Words after the colon: tiny (tests), long (10,000 steps, 22 minutes), plain (one branch, no label term), twin (captions, labels
+shuffled against the pictures: everything must fail on it), dmgan, dfgan, ssagan (that GAN after the damsm stage, which is
+skipped where it is finished), classifier (the scorer of attributes), damsm, attngan.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -80,6 +80,37 @@ def get_config(word=""):
         },
         frozen={"damsm": "stage:damsm"},
     )  # fmt: skip
+
+    def one_stage(**more):
+        """What DF-GAN and SSA-GAN share."""
+        terms = {"temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0, "class_mask": True, "group": 48}
+        follows = {"scl": follow("scl"), "flip": c.views.get_oneway_ref("flip")}
+        own = {"branches": 2, "magp_weight": 2.0, "magp_power": 6.0, "share_noise": False}
+        small = {"z": 16, "text_norm": True, "ema": 0.99}
+        return {**terms, **follows, **own, **small, **more}
+
+    rate = {"name": "adam", "b1": 0.0, "b2": 0.9, "schedule": "constant"}
+    dfgan = stage(
+        c,
+        method="dfgan",
+        steps=1400,
+        args=one_stage(damsm_weight=0.05, gammas=(4.0, 5.0, 10.0), truncate=0.88),
+        nets={"gen": {"net": "dfgan_g", "width": 8, "sizes": (32,)}, "disc": {"net": "dfgan_d", "width": 8, "most": 8}},
+        optim={"disc": {**rate, "lr": 1e-3}, "gen": {**rate, "lr": 1e-3}},
+        frozen={"damsm": "stage:damsm"},
+    )
+    ssagan = stage(
+        c,
+        method="ssagan",
+        steps=1400,
+        args=one_stage(damsm_weight=0.05, gammas=(5.0, 5.0, 10.0)),
+        nets={
+            "gen": {"net": "ssagan_g", "width": 8, "sizes": (32,), "mask_width": 16, "norm": "correct"},
+            "disc": {"net": "ssagan_d", "width": 8, "most": 8},
+        },
+        optim={"disc": {**rate, "lr": 1e-3}, "gen": {**rate, "lr": 1e-3}},
+        frozen={"damsm": "stage:damsm"},
+    )
     classifier = stage(
         c,
         method="classifier",
@@ -88,7 +119,7 @@ def get_config(word=""):
         nets={"image": {"net": "attributes", "heads": dict(GROUPS), "width": 16}},
         optim={"model": {"name": "adam", "lr": 2e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
     )
-    update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan, "classifier": classifier})
+    update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan, "classifier": classifier})
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
         "attributes": {
@@ -106,9 +137,11 @@ def get_config(word=""):
 PRESETS = {
     "plain": {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
-        "dmgan": {"args": {"branches": 1}},
+        "dmgan": {"args": {"branches": 1}}, "dfgan": {"args": {"branches": 1}}, "ssagan": {"args": {"branches": 1}},
     },
     "dmgan": {"stages": ("damsm", "dmgan")},
+    "dfgan": {"stages": ("damsm", "dfgan")},
+    "ssagan": {"stages": ("damsm", "ssagan")},
     "twin": {"data": {"shuffle_pairs": True}},
     "long": {
         "damsm": {"steps": 1500},
@@ -138,6 +171,16 @@ PRESETS = {
             "steps": 2,
             "args": {"z": 8},
             "nets": {"gen": {"width": 4, "cond": 8}, "disc": {"width": 2}},
+        },
+        "dfgan": {
+            "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4}, "disc": {"width": 4}},
+        },
+        "ssagan": {
+            "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "mask_width": 8}, "disc": {"width": 4}},
         },
         "classifier": {"steps": 2, "nets": {"image": {"width": 4}}},
         "=evals": {

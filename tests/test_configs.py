@@ -19,8 +19,8 @@ from supcon_jax.build.names import net
 from supcon_jax.gans import GANS
 
 FULL = {
-    "shapes": ("", "plain", "twin", "long", "classifier", "dmgan", "damsm", "attngan"),
-    "cub": ("", "plain", "dmgan", "damsm", "attngan"),
+    "shapes": ("", "plain", "twin", "long", "dmgan", "dfgan", "ssagan", "classifier", "damsm", "attngan"),
+    "cub": ("", "plain", "dmgan", "dfgan", "ssagan", "damsm", "attngan"),
     "coco": ("", "plain", "damsm", "attngan"),
     "emoji": ("", "plain", "multi", "small", "damsm", "attngan"),
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),
@@ -126,7 +126,7 @@ def check_traced(plain, part, made):
 
 
 # what between them covers every method, label mode and number of branches; the others, full-size ones too, are slow
-TRACED = ("cub:plain,tiny", "shapes:classifier", "folder:multi,tiny")
+TRACED = ("cub:plain,tiny", "cub:dfgan,tiny", "shapes:plain,ssagan,tiny", "shapes:classifier", "folder:multi,tiny")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -137,7 +137,7 @@ def test_every_preset_is_built(preset, roots, tmp_path, monkeypatch):
         section = plain[part]
         assert found.run.steps == section["steps"] and found.run.folder == tmp_path / part
         assert section["batch"] % found.run.mesh.size == 0 and found.run.mesh.size > 1
-        assert {player.name for player in found.task.players} == set(section["optim"])
+        assert {player.owner for player in found.task.players} == set(section["optim"])
         assert ("generate" in found.task.heads) == (section["method"] in GANS)
 
 

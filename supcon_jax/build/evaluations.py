@@ -46,6 +46,12 @@ class Context:
         """The head as a compiled function (state, batch, key)."""
         return compiled_head(self, name)
 
+    @property
+    def sampling(self) -> dict:
+        """What a protocol says of how the stage's generator draws."""
+        args = self.config[self.name]["args"]
+        return {"ema": bool(args["ema"]), "truncation": args.get("truncate") or None}
+
     def origin(self, split="test") -> str:
         data = self.config["data"]
         twin = ", pairs shuffled" if data["shuffle_pairs"] and split == "train" else ""
@@ -92,7 +98,7 @@ def evaluate_matching(context: Context, state, options) -> dict:
         network=f"{context.name} encoders" if not fakes else "frozen damsm encoders",
         weights=context.hashes.get("damsm", "in training"), real_origin=context.origin(),
         fake_origin=f"{context.name} from {context.origin()}" if fakes else "", captions="one for each record, by seed",
-        ema=fakes, resize=f"{context.side} px as trained",
+        resize=f"{context.side} px as trained", **(context.sampling if fakes else {}),
     )  # fmt: skip
     return matching.matching(
         image_code(context, state), text_code(context, state),
@@ -107,8 +113,8 @@ def evaluate_generation(context: Context, state, options) -> dict:
     """FID, KID, IS, precision and recall, label accuracy on every network that the config names."""
     nets = [network(name, context.config["networks"]) for name in options["networks"]]
     said = protocol.Protocol(
-        real_origin=context.origin(options["split"]), fake_origin=f"{context.name} from {context.origin()}", ema=True,
-        captions="one for each record, by seed",
+        real_origin=context.origin(options["split"]), fake_origin=f"{context.name} from {context.origin()}",
+        captions="one for each record, by seed", **context.sampling,
     )  # fmt: skip
     return generation.generation(
         generator(context, state), context.batches(options["split"], options["reals"] or None), context.batches(), nets,
@@ -132,13 +138,14 @@ def evaluate_attributes(context: Context, state, options) -> dict:
         name, sha = f"{context.name} in training", ""
     said = protocol.Protocol(network=name, weights=sha, fake_origin=f"{context.name} from {context.origin()}")
     made = "generate" in context.task.heads
-    said = said.replace(real_origin=context.origin(), captions="one for each record, by seed", ema=made)
+    said = said.replace(real_origin=context.origin(), captions="one for each record, by seed")
+    said = said.replace(**context.sampling) if made else said
     names = options["names"]
     return attributes.attributes(
         lambda images: {k: x for k, x in judge(jnp.asarray(images)).items() if k in names},
         {k: known[k] for k in names},
-        generate=generator(context, state) if "generate" in context.task.heads else None,
-        caption_batches=context.batches() if "generate" in context.task.heads else None,
+        generate=generator(context, state) if made else None,
+        caption_batches=context.batches() if made else None,
         real_batches=context.batches(limit=options["reals"] or None) if options["reals"] else None,
         protocol=said, number=options["fakes"], seed=options["seed"],
     )  # fmt: skip

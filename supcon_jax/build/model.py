@@ -18,7 +18,7 @@ from supcon_jax.build.networks import SHIPPED
 from supcon_jax.config import UserError
 from supcon_jax.data.vocab import Vocab, tokenise
 from supcon_jax.gans import GANS
-from supcon_jax.gans.game import unit_rms
+from supcon_jax.gans.game import noise, unit_rms
 from supcon_jax.ops.arrays import unit
 from supcon_jax.report import pictures
 from supcon_jax.views.image import signed
@@ -71,11 +71,10 @@ class Model:
         if "gen" not in self.nets:
             raise UserError("these weights hold no generator: load the GAN stage's folder")
         ids, lengths = self.tokens(texts, seed)
-        k1, k2 = jax.random.split(jax.random.key(seed))
         args = self.about["config"][self.about["stage"]]["args"]
-        z = jax.random.normal(k1, (len(ids), args["z"]))
-        eps = args["cond_noise"] * jax.random.normal(k2, (len(ids), self.nets["gen"].cond))
-        return self._draw(ids, lengths, z, eps)
+        cond = getattr(self.nets["gen"], "cond", 0)  # not every generator draws its condition
+        z, eps = noise(jax.random.key(seed), len(ids), 1, args["z"], cond, False, args.get("truncate", 0.0))
+        return self._draw(ids, lengths, z[:, 0], args.get("cond_noise", 0.0) * eps[:, 0])
 
     def _text(self, ids, lengths):
         params = self.tree["text"] if "gen" in self.nets else self.tree["params"]["text"]
@@ -97,7 +96,7 @@ class Model:
             if self.about["config"][self.about["stage"]]["args"]["text_norm"]:
                 words, sentence = unit_rms(words), unit_rms(sentence)
             valid = jnp.arange(ids.shape[1])[None] < lengths[:, None]
-            variables = {"params": self.tree["gen"]["params"], "batch_stats": self.tree["gen"]["stats"]}
+            variables = {"params": self.tree["gen"]["params"], "batch_stats": self.tree["gen"].get("stats", {})}
             return self.nets["gen"].apply(variables, z, sentence, words, valid, eps)[0][-1]
 
         return jax.jit(draw)

@@ -17,6 +17,10 @@ NETS = {
     "attngan_d": "supcon_jax.nets.attngan:Discriminator",
     "dmgan_g": "supcon_jax.nets.dmgan:Generator",
     "dmgan_d": "supcon_jax.nets.dmgan:Discriminator",
+    "dfgan_g": "supcon_jax.nets.dfgan:Generator",
+    "dfgan_d": "supcon_jax.nets.dfgan:Discriminator",
+    "ssagan_g": "supcon_jax.nets.ssagan:Generator",
+    "ssagan_d": "supcon_jax.nets.ssagan:Discriminator",
     "attributes": "supcon_jax.nets.classify:AttributeNet",
 }
 DTYPES = {"f32": None, "bf16": jnp.bfloat16}

@@ -35,12 +35,13 @@ class Rule(NamedTuple):
     """One line of a table.
 
     name: regular expression for the whole foreign name. path: ours, "params/...", with its groups as \\1; None drops
-    the tensor in silence. layout: how the axes move.
+    the tensor in silence; several, where one foreign tensor is many of ours. layout: how the axes move; with several
+    paths it gives as many arrays.
     """
 
     name: str
-    path: str | None
-    layout: Callable[[np.ndarray], np.ndarray] = same
+    path: str | tuple[str, ...] | None
+    layout: Callable = same
 
 
 def norm(name: str, path: str) -> list[Rule]:
@@ -50,15 +51,30 @@ def norm(name: str, path: str) -> list[Rule]:
             Rule(rf"{name}\.running_var", f"batch_stats/{path}/var"), Rule(rf"{name}\.num_batches_tracked", None)]
 
 
+def scaled(name: str, path: str) -> list[Rule]:
+    """Scale and bias of a PyTorch layer norm."""
+    return [Rule(rf"{name}\.weight", f"params/{path}/scale"), Rule(rf"{name}\.bias", f"params/{path}/bias")]
 
 
-def place(name: str, table: Sequence[Rule]) -> tuple[str | None, Callable] | None:
-    """(our path, layout) of a foreign name by the first rule that fits the whole name; None if none does."""
+def dense(name: str, path: str) -> list[Rule]:
+    """Kernel and bias of a PyTorch linear layer."""
+    return [Rule(rf"{name}\.weight", f"params/{path}/kernel", turned), Rule(rf"{name}\.bias", f"params/{path}/bias")]
+
+
+def place(name: str, table: Sequence[Rule]) -> tuple[str | tuple[str, ...] | None, Callable] | None:
+    """(our path or paths, layout) of a foreign name by the first rule that fits the whole name; None if none does."""
     for rule in table:
         found = re.fullmatch(rule.name, name)
         if found:
-            return (None if rule.path is None else found.expand(rule.path)), rule.layout
+            several = isinstance(rule.path, tuple)
+            return (tuple(map(found.expand, rule.path)) if several else rule.path and found.expand(rule.path)), rule.layout
     return None
+
+
+def pieces(path, layout, value):
+    """[(one of our paths, its array)] of one foreign tensor. Raises ValueError: the shape does not fit the layout."""
+    parts = layout(np.asarray(value))
+    return [(path, parts)] if isinstance(path, str) else list(zip(path, parts, strict=True))
 
 
 def under(tensors, prefix: str) -> dict:
@@ -82,22 +98,20 @@ def load(tensors, table: Sequence[Rule], like, *, strict: bool = True):
     filled, unused = {}, []
     for name, value in tensors.items():
         found = place(name, table)
-        if found is None or (found[0] is not None and found[0] not in flat):
+        if found is None:
             unused.append(name)
             continue
-        path, layout = found
-        if path is None:
+        if found[0] is None:
             continue
         try:
-            value = layout(np.asarray(value))
+            parts = pieces(*found, value)
         except ValueError:
-            raise UserError(f"tensor {name} has shape {np.shape(value)}, which does not fit {path}") from None
-        if value.shape != flat[path].shape:
-            raise UserError(f"tensor {name} gives {path} shape {value.shape} where the network has {flat[path].shape}: "
-                            "check the network's sizes in the config")
-        if path in filled:
-            raise UserError(f"tensor {name} fills {path}, which another tensor filled already")
-        filled[path] = value.astype(flat[path].dtype)
+            raise UserError(f"tensor {name} has shape {np.shape(value)}, which does not fit {found[0]}") from None
+        if any(path not in flat for path, _ in parts):
+            unused.append(name)
+            continue
+        for path, part in parts:
+            fill(filled, flat, name, path, part)
     missing = [path for path in flat if path not in filled]
     for names, what in ((unused, "tensors of the file that the network has no place for"),
                         (missing, "weights of the network that the file lacks")):
@@ -110,6 +124,16 @@ def load(tensors, table: Sequence[Rule], like, *, strict: bool = True):
             raise UserError(f"nothing to keep for {path}: hand in initialised weights")
         filled[path] = np.asarray(flat[path])
     return flax.traverse_util.unflatten_dict({tuple(path.split("/")): filled[path] for path in flat})
+
+
+def fill(filled, flat, name, path, value):
+    """Puts one array in its place. Raises UserError: a wrong shape, or a place that is taken."""
+    if value.shape != flat[path].shape:
+        raise UserError(f"tensor {name} gives {path} shape {value.shape} where the network has {flat[path].shape}: "
+                        "check the network's sizes in the config")
+    if path in filled:
+        raise UserError(f"tensor {name} fills {path}, which another tensor filled already")
+    filled[path] = value.astype(flat[path].dtype)
 
 
 def shown(names, most: int = 6) -> str:

@@ -37,11 +37,16 @@ def encode_image(nets, frozen, images):
     return nets["image"].clone(frozen=False).apply(variables, images, train=False)
 
 
-def noise(key, n, branches, z, cond, share):
-    """Latent noise [n, v, z] and that of the conditioning augmentation [n, v, cond]; one draw for all branches if shared."""
+def noise(key, n, branches, z, cond, share, truncate=0.0):
+    """Latent noise [n, v, z] and that of the conditioning augmentation [n, v, cond]; one draw for all branches if shared.
+
+    truncate: the latent noise is `truncate` times a normal one cut at two deviations; 0 for a plain one.
+    """
     k1, k2 = jax.random.split(key)
     rows = 1 if share else branches
-    draw = jax.random.normal(k1, (n, rows, z)), jax.random.normal(k2, (n, rows, cond))
+    shape = n, rows, z
+    latent = truncate * jax.random.truncated_normal(k1, -2, 2, shape) if truncate else jax.random.normal(k1, shape)
+    draw = latent, jax.random.normal(k2, (n, rows, cond))
     return tuple(jnp.broadcast_to(x, (n, branches, x.shape[-1])) for x in draw)
 
 
@@ -53,6 +58,8 @@ def matching_terms(nets, frozen, fakes, words, sentence, batch, about, options):
     Returns (f32[], metrics by name): damsm_weight * sum_b (w0 + w1 + s0 + s1) + scl * L_SCL. The texts are frozen,
     so their inner block, which would carry no gradient, is left out of L_SCL.
     """
+    if not options["damsm_weight"] and not options["scl"]:
+        return 0.0, {}
     n, v = fakes.shape[:2]
     regions, code = encode_image(nets, frozen, fakes.reshape(n * v, *fakes.shape[2:]))
     regions, code = regions.reshape(n, v, *regions.shape[1:]), code.reshape(n, v, -1)

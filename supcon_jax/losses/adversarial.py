@@ -1,4 +1,4 @@
-"""Losses of text-conditional GANs from their logits: matching-aware cross entropies, hinge, conditioning KL."""
+"""Losses of text-conditional GANs from their logits: matching-aware cross entropies, hinge, penalty, conditioning KL."""
 
 import jax
 import jax.numpy as jnp
@@ -77,3 +77,45 @@ def hinge(logits, real):
     """
     logits = logits.astype(wide(logits))
     return jnp.mean(jax.nn.relu(1 - logits if real else 1 + logits))
+
+
+def hinge_discriminator(real_cond, fake_cond, wrong_cond):
+    """Loss of a one-way discriminator, which only judges images with sentences.
+
+        L = H(real | s, 1) + (H(fake | s, -1) + H(real | wrong s, -1)) / 2,   H the hinge
+
+    Tao et al. 2022, arXiv 2008.05865, eq. 2 without its penalty.
+
+    real_cond, fake_cond: logits [n] of images with their own sentences. wrong_cond: logits [m] of real images with the
+    sentences of others. Returns (total f32[], {"real_cond", "fake_cond", "wrong_cond"}).
+    """
+    parts = {
+        "real_cond": hinge(real_cond, True),
+        "fake_cond": hinge(fake_cond, False),
+        "wrong_cond": hinge(wrong_cond, False),
+    }
+    return parts["real_cond"] + (parts["fake_cond"] + parts["wrong_cond"]) / 2, parts
+
+
+def matching_penalty(judge, image, sentence, *, weight=2.0, power=6.0):
+    """Matching-aware zero-centred gradient penalty: a flat discriminator around real images with their own sentences.
+
+        L = weight mean_i ( |df/dx_i|^2 + |df/ds_i|^2 )^(power / 2),   f = sum_i judge(x_i, s_i)
+
+    Tao et al. 2022, arXiv 2008.05865, eq. 2.
+
+    judge: (image, sentence) -> (logits [n], anything), free of normalisation over the batch, which would mix the rows'
+    gradients. image: [n, ...] real ones; sentence: [n, d]. power: at least 2; the norm itself has no gradient at zero.
+    Returns (f32[], logits, anything): the forward pass is shared with whoever needs its logits.
+    Raises ValueError: power below 2.
+    """
+    if power < 2:
+        raise ValueError(f"the penalty's power must be at least 2, not {power}")
+
+    def total(image, sentence):
+        logits, more = judge(image, sentence)
+        return logits.sum(), (logits, more)
+
+    (_, (logits, more)), grads = jax.value_and_grad(total, (0, 1), has_aux=True)(image, sentence)
+    square = sum(jnp.sum(jnp.square(g.astype(wide(g))), axis=tuple(range(1, g.ndim))) for g in grads)
+    return weight * jnp.mean(square ** (power / 2)), logits, more

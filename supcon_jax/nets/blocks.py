@@ -45,6 +45,39 @@ def first_maximum(a, b):
     return jnp.where(a >= b, a, b)
 
 
+def conv(features: int, side: int, inputs: int, dtype: DType, name: str, *, stride: int = 1, bias: bool = True) -> nn.Conv:
+    """Convolution of an odd side that keeps the size, or of side 4 and stride 2 that halves it.
+
+    Kernel and bias begin uniform within 1 / sqrt(side^2 * inputs), as PyTorch's do where nothing else is asked for.
+    """
+    draw = init.uniform((side * side * inputs) ** -0.5)
+    return nn.Conv(features, (side, side), strides=stride, padding=(side - 1) // 2, use_bias=bias, kernel_init=draw,
+                   bias_init=draw, dtype=dtype, name=name)
+
+
+def dense(features: int, inputs: int, dtype: DType, name: str) -> nn.Dense:
+    """Linear layer that begins as `conv` does."""
+    draw = init.uniform(inputs**-0.5)
+    return nn.Dense(features, kernel_init=draw, bias_init=draw, dtype=dtype, name=name)
+
+
+def double(x):
+    """Twice the size by nearest neighbours: [n, h, w, c] -> [n, 2h, 2w, c]."""
+    n, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
+
+
+def halve(x):
+    """Means of 2 x 2 pixels: [n, 2h, 2w, c] -> [n, h, w, c]."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def picture(x):
+    """tanh in float32 or wider, whatever the compute type."""
+    return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+
+
 def conv3(features: int, dtype: DType, name: str) -> nn.Conv:
     """3 x 3 convolution, padding 1, no bias."""
     return nn.Conv(features, (3, 3), padding=1, use_bias=False, kernel_init=init.orthogonal, dtype=dtype, name=name)
@@ -80,8 +113,9 @@ class SpectralConv(nn.Module):
 
 
 class UpConv(nn.Module):
-    """3 x 3 convolution of the picture doubled by nearest neighbours: [n, h, w, c] -> [n, 2h, 2w, features], no bias.
+    """3 x 3 convolution of the picture doubled by nearest neighbours: [n, h, w, c] -> [n, 2h, 2w, features].
 
+    plain: begins as `conv` does, with a bias; orthogonal and without one if not.
     The doubled picture is never made. Two of the three taps along an axis fall on the same pixel, so an output pixel of
     parity (a, b) sees 2 x 2 pixels through a kernel of sums: four small convolutions with 16 products where the plain
     way has 36.
@@ -89,11 +123,13 @@ class UpConv(nn.Module):
 
     features: int
     dtype: DType = None
+    plain: bool = False
 
     @nn.compact
     def __call__(self, x):
         n, h, w, c = x.shape
-        kernel = self.param("kernel", init.orthogonal, (3, 3, c, self.features), jnp.float32)
+        draw = init.uniform((9 * c) ** -0.5) if self.plain else init.orthogonal
+        kernel = self.param("kernel", draw, (3, 3, c, self.features), jnp.float32)
         taps = jnp.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], kernel.dtype)  # [parity, pixel, tap]
         kernels = jnp.einsum("apk,bql,klio->abpqio", taps, taps, kernel)
         x, kernels = promote_dtype(x, kernels, dtype=self.dtype)
@@ -103,7 +139,10 @@ class UpConv(nn.Module):
             return jax.lax.conv_general_dilated(x, kernels[a, b], (1, 1), pad, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
         rows = [jnp.stack([parity(a, b) for b in (0, 1)], axis=3) for a in (0, 1)]
-        return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, self.features)
+        y = jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, self.features)
+        if not self.plain:
+            return y
+        return y + self.param("bias", draw, (self.features,), jnp.float32).astype(y.dtype)[None, None, None]
 
 
 class Up(nn.Module):

@@ -21,6 +21,9 @@ class BatchNorm(nn.Module):
         move once, by the mean of the groups'. It stands for per-device statistics and is the same on any number of
         devices; 1 is the whole global batch.
     jitter: standard deviation of the initial scale around 1 (0.02 in the GANs, 0 elsewhere).
+    affine: with a learned scale and bias.
+    clamp: a batch's own variance is raised to eps where it is below, instead of by eps everywhere: what the replicated
+        batch norm of SSA-GAN's code does on several devices.
     x: [..., c]; train: normalise by this batch and move the averages (collection "batch_stats").
     Returns the shape of x in `dtype` (that of x if left out). Raises ValueError: rows that the groups cannot share.
     Differs from flax.linen.BatchNorm: the average of the variance takes the unbiased estimate, n / (n - 1), as PyTorch
@@ -32,16 +35,20 @@ class BatchNorm(nn.Module):
     eps: float = 1e-5
     jitter: float = 0.0
     groups: int = 1
+    affine: bool = True
+    clamp: bool = False
     dtype: jax.typing.DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        c = x.shape[-1]
-        scale = self.param("scale", init.normal(self.jitter, 1.0), (c,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        c, wide = x.shape[-1], jnp.promote_types(x.dtype, jnp.float32)
+        if self.affine:
+            scale = self.param("scale", init.normal(self.jitter, 1.0), (c,), jnp.float32)
+            bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        else:
+            scale, bias = jnp.ones(c, wide), jnp.zeros(c, wide)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
-        wide = jnp.promote_types(x.dtype, jnp.float32)
         h = x.astype(wide)
         if train:
             mean, var = self.moments(h)
@@ -53,7 +60,8 @@ class BatchNorm(nn.Module):
                     average.value = self.momentum * average.value + (1 - self.momentum) * value
         else:
             mean, var = (average.value.astype(wide) for average in (running_mean, running_var))
-        factor = jax.lax.rsqrt(var + self.eps) * (scale if var.ndim == 1 else scale[None])
+        raised = jnp.maximum(var, self.eps) if train and self.clamp else var + self.eps
+        factor = jax.lax.rsqrt(raised) * (scale if var.ndim == 1 else scale[None])
         y = (h - rowwise(mean, h)) * rowwise(factor, h) + rowwise(bias, h)
         return y.astype(self.dtype or x.dtype)
 

@@ -147,8 +147,8 @@ def about(devices=1):
     return About(64, 3, None, 10, 8, gather(mesh) if devices > 1 else rows.dense, mesh)
 
 
-def adam(rate=1e-2):
-    return {name: optax.adam(rate, b1=0.5) for name in ("disc", "gen", "model")}
+def adam(rate=1e-2, b1=0.5, b2=0.999):
+    return {name: optax.adam(rate, b1=b1, b2=b2) for name in ("disc", "gen", "model")}
 
 
 def keeping(rate=0.05):

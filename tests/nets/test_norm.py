@@ -127,3 +127,24 @@ def test_one_step_of_spectral_norm_and_its_gradient():
     np.testing.assert_allclose(new["u"], u1, rtol=1e-10)
     np.testing.assert_allclose(y, w / sigma, rtol=1e-10)
     np.testing.assert_allclose(slope, weight / sigma - (weight * w).sum() / sigma**2 * np.outer(v1, u1), rtol=1e-9)
+
+
+def test_without_affine_there_is_nothing_to_learn():
+    x = np.random.default_rng(0).normal(3, 2, (6, 3)).astype(np.float32)
+    plain, bare = BatchNorm(), BatchNorm(affine=False)
+    variables = plain.init(jax.random.key(0), x, train=True)
+    start = bare.init(jax.random.key(0), x, train=True)
+    assert "params" not in start
+    want, got = (net.apply(v, x, train=True, mutable=["batch_stats"]) for net, v in ((plain, variables), (bare, start)))
+    np.testing.assert_array_equal(got[0], want[0])
+    np.testing.assert_array_equal(got[1]["batch_stats"]["var"], want[1]["batch_stats"]["var"])
+
+
+def test_a_clamped_variance_is_raised_in_training_only():
+    x = np.stack([np.r_[-1.0, 1.0], np.r_[-1e-3, 1e-3]], 1).astype(np.float32)  # variances 1 and 1e-6, eps 1e-5
+    net = BatchNorm(clamp=True)
+    start = net.init(jax.random.key(0), x, train=True)
+    y, moved = net.apply(start, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y, x / np.sqrt([[1, 1e-5]]), rtol=1e-5)
+    still = {"params": start["params"], "batch_stats": moved["batch_stats"]}
+    np.testing.assert_array_equal(net.apply(still, x, train=False), BatchNorm().apply(still, x, train=False))

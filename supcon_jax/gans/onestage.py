@@ -1,0 +1,134 @@
+"""What the one-stage GANs share: one generator and one discriminator of one size, hinge losses, two branches.
+
+Their discriminator has no batch norm, so that it sees the branches as one batch; the generator's batch norms, where it
+has some, work within a branch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.core import About, Aux, Task
+from supcon_jax.gans import game
+from supcon_jax.losses import adversarial
+from supcon_jax.views import image as views
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OneStage:
+    """The parts that the players of a one-stage GAN are made of.
+
+    nets, about: as the task gets them. wrong: (features [n, ...], sentences [n, ...]) -> pairs of them that do not belong
+    together. options: those of `game.matching_terms`. The rest: arguments of the tasks.
+    """
+
+    nets: dict
+    about: About
+    wrong: Callable
+    branches: int
+    z: int
+    text_norm: bool
+    share_noise: bool
+    flip: bool
+    options: dict
+
+    @property
+    def disc(self):
+        return self.nets["disc"][0]
+
+    def init(self, key, batch):
+        n, size = batch["text"].shape[0], self.nets["gen"].sizes[-1]
+        sentence, kg, kd = jnp.zeros((n, self.nets["text"].width)), *jax.random.split(key)
+        gen = self.nets["gen"].init(kg, jnp.zeros((n, self.z)), sentence)
+        disc = self.disc.init(kd, jnp.zeros((n, size, size, 3)), sentence)
+        return {
+            "params": {"gen": gen["params"], "disc": disc["params"]},
+            "stats": {"gen": gen.get("batch_stats", {})},
+            "memory": {"ema": jax.tree.map(jnp.copy, gen["params"])},
+        }
+
+    def read(self, frozen, batch, rows):
+        """The texts of some branches, or of a batch without that axis (None): words and sentence for matching, and the
+        sentence as G and D read it."""
+        words, sentence, _ = game.encode_text(self.nets, frozen, batch["text"][:, rows], batch["text_len"][:, rows])
+        return words, sentence, game.unit_rms(sentence) if self.text_norm else sentence
+
+    def real(self, batch, key):
+        """The real pictures of every branch [n, v, h, w, 3], the same ones for all players of a step."""
+        images = views.signed(batch["image"][:, : self.branches])
+        return views.flip(images, jax.random.fold_in(key, 2)) if self.flip else images
+
+    def play(self, params, state, frozen, batch, key):
+        """(fakes of every branch [n, v, h, w, 3], statistics after them, words, sentence, sentence as it is read)."""
+        words, sentence, heard = self.read(frozen, batch, slice(0, self.branches))
+        n, k = len(sentence), jax.random.fold_in(key, 1)
+        latent, _ = game.noise(k, n, self.branches, self.z, 0, self.share_noise)
+
+        def branch(latent, heard):
+            variables = {"params": params["gen"], "batch_stats": state.stats["gen"]}
+            (images, *_), stats = self.nets["gen"].apply(variables, latent, heard, train=True, mutable=["batch_stats"])
+            return images[-1], stats.get("batch_stats", {})
+
+        fakes, stats = jax.vmap(branch, 1, (1, 0))(latent, heard)
+        return fakes, jax.tree.map(lambda x: x.mean(0), stats), words, sentence, heard
+
+    def judge(self, params, images, heard):
+        """Logits of pairs [n, v, ...] and features [n, v, 4, 4, f], the logits as one row."""
+        h, logits = self.disc.apply({"params": params["disc"]}, merge(images), merge(heard))
+        return logits, h.reshape(*images.shape[:2], *h.shape[1:])
+
+    def flat(self, params, state, frozen, batch, key, weight, power):
+        """The matching-aware penalty, summed over branches, with what the discriminator made of the real pairs.
+
+        In float32, whatever the compute type: a sixth power of a gradient does not forgive. Returns (penalty, logits,
+        features [n, v, 4, 4, f], sentence as it is read).
+        """
+        disc, heard = self.disc.clone(dtype=None), self.read(frozen, batch, slice(0, self.branches))[2]
+
+        def judge(images, heard):
+            h, logits = disc.apply({"params": params["disc"]}, images, heard)
+            return logits, h
+
+        rows = merge(self.real(batch, key)), merge(heard)
+        penalty, logits, h = adversarial.matching_penalty(judge, *rows, weight=weight, power=power)
+        return self.branches * penalty, logits, h.reshape(*heard.shape[:2], *h.shape[1:]), heard
+
+    def tell(self, params, logits, h, fakes, heard):
+        """The hinge loss of the discriminator, summed over branches, and its parts.
+
+        logits, h: of the real pairs; fakes [n, v, ...], heard [n, v, d].
+        """
+        features, sentence = self.wrong(h, heard)
+        wrong = self.disc.apply({"params": params["disc"]}, merge(features), merge(sentence), method="cond")
+        fake, _ = self.judge(params, jax.lax.stop_gradient(fakes), heard)
+        total, parts = adversarial.hinge_discriminator(logits, fake, wrong)
+        return self.branches * total, {name: self.branches * part for name, part in parts.items()}
+
+    def gen(self, params, state, frozen, batch, key):
+        """The generator's loss: what the discriminator thinks of the fakes, matching and label terms."""
+        fakes, stats, words, sentence, heard = self.play(params, state, frozen, batch, key)
+        logits, _ = self.judge(params, fakes, heard)
+        fool = -self.branches * logits.mean()
+        match, parts = game.matching_terms(self.nets, frozen, fakes, words, sentence, batch, self.about, self.options)
+        return fool + match, Aux({"fake_cond": fool, **parts}, stats, state.memory)
+
+    def task(self, players, ema: float, truncate: float = 0.0) -> Task:
+        """The task of these players. ema: decay of the averaged generator. truncate: of the noise when sampling."""
+
+        def generate(state, frozen, batch, key):
+            heard = self.read(frozen, batch, None)[2][:, 0]
+            latent, _ = game.noise(key, len(heard), 1, self.z, 0, False, truncate)
+            images, *_ = self.nets["gen"].apply(game.generator_variables(state), latent[:, 0], heard, train=False)
+            return images[-1]
+
+        heads = {"generate": generate, **game.code_heads(self.nets)}
+        return Task(self.init, players, after=lambda state: game.averaged(state, ema), heads=heads)
+
+
+def merge(x):
+    """Branches into rows, [n, v, ...] -> [n * v, ...], row-major: nothing moves between devices."""
+    return x.reshape(-1, *x.shape[2:])
