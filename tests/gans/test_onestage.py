@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gans import plain_attngan, plain_onestage, tiny
+from gans import plain_stacked, plain_onestage, tiny
 from supcon_jax import core, shard
 from supcon_jax.gans import game
 from supcon_jax.gans.dfgan import dfgan
@@ -77,7 +77,7 @@ def test_is_the_published_step(kind):
         players = {name: state.params[name] for name in ("gen", "disc")}
         plain = players | {
             "stats": state.stats["gen"], "count": dict.fromkeys(players, jnp.float64(0)),
-            "moments": {name: plain_attngan.zeros(tree) for name, tree in players.items()},
+            "moments": {name: plain_stacked.zeros(tree) for name, tree in players.items()},
         }  # fmt: skip
         texts = jax.jit(functools.partial(game.encode_text, nets))(frozen, batch["text"], batch["text_len"])
         fixed = dict(zip(("words", "sentence"), (x[:, 0] for x in texts)))
