@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gans import plain_stacked, plain_onestage, tiny
+from gans import plain_onestage, plain_stacked, tiny
 from supcon_jax import core, shard
 from supcon_jax.gans import game
 from supcon_jax.gans.dfgan import dfgan
