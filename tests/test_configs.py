@@ -171,6 +171,7 @@ RUNS = {
     "cub": ("configs/cub.py:tiny", "cub", ()),
     "coco": ("configs/coco.py:tiny", "coco", ()),
     "cub, DM-GAN": ("configs/cub.py:dmgan,tiny", "cub", ()),
+    "cub, one stage": ("configs/cub.py:ssagan,tiny", "cub", ()),
     "folder, one label": ("configs/folder.py:tiny", "folder", ()),
     "folder, no labels": ("configs/folder.py:tiny", "folder none", ()),
     "folder, several labels": ("configs/folder.py:multi,tiny", "folder multi", ()),
