@@ -3,5 +3,6 @@
 GANS = {
     "attngan": "supcon_jax.gans.attngan:attngan",
     "dfgan": "supcon_jax.gans.dfgan:dfgan",
+    "galip": "supcon_jax.gans.galip:galip",
     "ssagan": "supcon_jax.gans.ssagan:ssagan",
 }
