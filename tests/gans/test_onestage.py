@@ -20,9 +20,9 @@ SIZE = 16
 TASKS = {"dfgan": dfgan, "ssagan": ssagan}
 
 
-def nets_of(kind, dtype=None):
-    gen = {"dfgan": df.Generator(2, (SIZE,), dtype), "ssagan": ssa.Generator(2, (SIZE,), 3, dtype=dtype)}[kind]
-    disc = {"dfgan": df.Discriminator, "ssagan": ssa.Discriminator}[kind](SIZE, 2, 4, dtype)
+def nets_of(kind, dtype=None, size=SIZE):
+    gen = {"dfgan": df.Generator(2, (size,), dtype), "ssagan": ssa.Generator(2, (size,), 3, dtype=dtype)}[kind]
+    disc = {"dfgan": df.Discriminator, "ssagan": ssa.Discriminator}[kind](size, 2, 4, dtype)
     return tiny.gan_nets(dtype) | {"gen": gen, "disc": (disc,)}
 
 
@@ -68,7 +68,7 @@ def test_is_the_published_step(kind):
     """Two steps with Adam: parameters and statistics of a plain loop, in float64; both steps of SSA-GAN's D share moments."""
     n, rate, how = 3, 1e-2, {"damsm_weight": 0.3, "gammas": (5.0, 4.0, 9.0)}
     with jax.enable_x64(True):
-        nets, batch = nets_of(kind), tiny.pairs(n=n, v=1)
+        nets, batch = nets_of(kind, size=8), tiny.pairs(n=n, v=1, size=8)
         batch["image"] = np.asarray(batch["image"], np.float64) / 127.5 - 1
         frozen = wide(tiny.encoders(nets))
         tx = tiny.adam(rate, 0.0, 0.9)
