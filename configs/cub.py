@@ -7,9 +7,10 @@ Lay the archives out first: python -m supcon_jax.data.fetch cub --from=FOLDER_WI
 Hyper-parameters are the published ones of each GAN (AttnGAN: batch 48 and 20, 600 epochs each), those of the label term are
 the start values of configs for arXiv 2412.03957, whose own are not public. Published: AttnGAN IS 4.36, FID 23.98
 (pytorch-fid of 2018) or 14.01 (TensorFlow); DM-GAN IS 4.75, FID 16.09 (pytorch-fid of 2018); DF-GAN FID 14.81 (its released
-weights 12.10); SSA-GAN IS 5.17, FID 15.61. Expect a day on one H100 for both stages of the default.
+weights 12.10); SSA-GAN IS 5.17, FID 15.61; GALIP FID 10.08. Expect a day on one H100 for both stages of the default.
 Words after the colon: tiny (two CPU cores), plain (one branch, no label term), dmgan, dfgan, ssagan (that GAN after the damsm
-stage, which is skipped where it is finished), damsm, attngan.
+stage, which is skipped where it is finished), galip (224 px, with --config.galip.frozen.clip=FILE, ViT-B/32 of OpenAI's
+weights), damsm, attngan.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -115,7 +116,25 @@ def get_config(word=""):
         optim={"disc": {**rate, "lr": 4e-4}, "gen": {**rate, "lr": 1e-4}},
         frozen={"damsm": "stage:damsm"},
     )
-    update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan})
+    galip = stage(
+        c,
+        method="galip",
+        batch=64,
+        size=224,
+        steps=207_276,  # 1,502 epochs of 138 steps
+        args={
+            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "sim_weight": 4.0, "magp_weight": 2.0, "magp_power": 6.0, "clip_preproc": "correct", "z": 100,
+            "share_noise": False, "ema": 0.0, "flip": c.views.get_oneway_ref("flip"),
+        },
+        nets={
+            "gen": {"net": "galip_g", "width": 64, "sizes": (224,), "bridge": 64, "inner": 32, "depth": 4},
+            "disc": {"net": "galip_d", "features": 512, "joint": 128},
+        },
+        optim={"disc": {**rate, "lr": 4e-4}, "gen": {**rate, "lr": 1e-4}},
+        frozen={"clip": "", "clip_act": "quick_gelu", "clip_vocab": ""},
+    )  # fmt: skip
+    update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan, "galip": galip})
     c.evals = {
         "matching": {"every": 0, "fakes": 30_000, "reals": 3000, "seed": 0},
         "generation": {
@@ -130,10 +149,12 @@ PRESETS = {
     "plain": {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
         "dmgan": {"args": {"branches": 1}}, "dfgan": {"args": {"branches": 1}}, "ssagan": {"args": {"branches": 1}},
+        "galip": {"args": {"branches": 1}},
     },
     "dmgan": {"stages": ("damsm", "dmgan"), "batch": 10},
     "dfgan": {"stages": ("damsm", "dfgan")},
     "ssagan": {"stages": ("damsm", "ssagan")},
+    "galip": {"stages": ("galip",), "data": {"size": 224, "words": 77}},
     "tiny": {
         "batch": 8,
         "eval_batch": 16,
@@ -165,6 +186,14 @@ PRESETS = {
             "batch": 8, "size": 32, "steps": 2,
             "args": {"z": 8},
             "nets": {"gen": {"width": 4, "sizes": (32,), "mask_width": 8}, "disc": {"width": 4}},
+        },
+        "galip": {
+            "batch": 8, "size": 32, "steps": 2,
+            "args": {"z": 8},
+            "nets": {
+                "gen": {"width": 4, "sizes": (32,), "bridge": 4, "inner": 2, "depth": 1},
+                "disc": {"features": 8, "joint": 4},
+            },
         },
         "=evals": {"matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0}},
     },

@@ -124,6 +124,8 @@ RANGES = (
     ("*_weight", NUMBER, lambda x: x >= 0, "a weight >= 0"),
     ("*.args.cond_noise", NUMBER, lambda x: x >= 0, "a scale >= 0, 1 as published"),
     ("*.args.magp_power", NUMBER, lambda x: x >= 2, "a power >= 2, 6 as published"),
+    ("*.args.clip_preproc", str, lambda x: x in ("correct", "compat"), "correct or compat (as the published weights expect)"),
+    ("*.frozen.clip_act", str, lambda x: x in ("gelu", "quick_gelu"), "gelu, or quick_gelu for OpenAI's weights"),
     ("*.args.truncate", NUMBER, lambda x: x >= 0, "a scale >= 0, 0 for noise that is not cut"),
     ("*.args.branches", int, lambda x: x in (1, 2), "1 or 2"),
     ("*.args.inter", NUMBER, lambda x: x >= 0, "a weight >= 0"),

@@ -14,13 +14,13 @@ from PIL import Image
 import runs
 from data.layouts import coco_layout, cub_layout, emoji_layout, folder_layout
 from supcon_jax import config, core
-from supcon_jax.build import stage
+from supcon_jax.build import clip, stage
 from supcon_jax.build.names import net
 from supcon_jax.gans import GANS
 
 FULL = {
     "shapes": ("", "plain", "twin", "long", "dmgan", "dfgan", "ssagan", "classifier", "damsm", "attngan"),
-    "cub": ("", "plain", "dmgan", "dfgan", "ssagan", "damsm", "attngan"),
+    "cub": ("", "plain", "dmgan", "dfgan", "ssagan", "galip", "damsm", "attngan"),
     "coco": ("", "plain", "damsm", "attngan"),
     "emoji": ("", "plain", "multi", "small", "damsm", "attngan"),
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),
@@ -56,6 +56,9 @@ def array(*shape, dtype=jnp.float32):
 def abstract_towers(plain, name, workdir):
     """What load_frozen gives, as shapes: an ImageNet trunk, or encoders as the damsm stage would leave them."""
     places = plain[name].get("frozen", {})
+    if "clip" in places:
+        tree, about = clip.shapes()
+        return {"clip": tree}, {"clip": about}, {}
     nets = plain["damsm"]["nets"]
     if "damsm" in places:
         size = plain["damsm"]["size"]

@@ -13,7 +13,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from supcon_jax import core, shard
-from supcon_jax.build import cost, program, stage, weights
+from supcon_jax.build import clip, cost, program, stage, weights
 from supcon_jax.build.target import GIB, Target, find
 from supcon_jax.config import UserError
 from supcon_jax.train import loop
@@ -111,6 +111,10 @@ def frozen_shapes(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict,
     trees, about = {}, {}
     for key, place in config[name]["frozen"].items():
         upstream = place[6:] if place.startswith("stage:") else key
+        if key == "clip":
+            trees[key], about[key] = clip.load(config, name)[:2] if place else clip.shapes()
+        if key.startswith("clip"):
+            continue
         if key == "trunk":
             if config[name]["nets"]["image"]["frozen"]:
                 trees[key] = stage.trunk_shapes(config, name)

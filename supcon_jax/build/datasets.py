@@ -13,6 +13,7 @@ from supcon_jax.build.names import call, frozen, resolve
 from supcon_jax.config import UserError
 from supcon_jax.data import DATA
 from supcon_jax.data import source as sources
+from supcon_jax.data.bpe import Bpe
 from supcon_jax.data.skipped import Skipped
 from supcon_jax.data.vocab import Vocab
 
@@ -26,7 +27,7 @@ class Data:
 
     train: sources.Source
     test: sources.Source
-    vocab: Vocab
+    vocab: Vocab | Bpe
     options: dict
     seed: int
     skipped: pathlib.Path | None = None
@@ -60,7 +61,12 @@ class Data:
         )  # fmt: skip
 
 
-def open_data(config: dict, workdir: pathlib.Path | None, vocab: Vocab | None = None) -> Data:
+def vocabulary(plain: list | dict) -> Vocab | Bpe:
+    """The vocabulary that a weight file tells: a list of words, or the byte pairs of a CLIP."""
+    return Bpe(**plain) if isinstance(plain, dict) else Vocab(tuple(plain))
+
+
+def open_data(config: dict, workdir: pathlib.Path | None, vocab: Vocab | Bpe | None = None) -> Data:
     """Opens both splits and settles the vocabulary.
 
     config: plain config. workdir: keeps vocab.json and skipped.jsonl. vocab: that of pretrained encoders, if any;
@@ -83,7 +89,7 @@ def open_data(config: dict, workdir: pathlib.Path | None, vocab: Vocab | None = 
             vocab = Vocab.load(path)
             if vocab.digest() != made.digest():
                 raise UserError(f"{path} was made from other captions than those of data.root; use another --workdir")
-    if path is not None and hosts.chief() and not path.exists():
+    if path is not None and hosts.chief() and isinstance(vocab, Vocab) and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         vocab.save(path)
     own = "" if hosts.chief() else f"_{jax.process_index()}"  # each process meets other records

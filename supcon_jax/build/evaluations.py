@@ -93,10 +93,10 @@ def text_code(context: Context, state):
 
 def evaluate_matching(context: Context, state, options) -> dict:
     """R-precision and retrieval with the stage's own encoders."""
-    fakes = "generate" in context.task.heads
+    fakes, kind = "generate" in context.task.heads, "clip" if "clip" in context.hashes else "damsm"
     said = protocol.Protocol(
-        network=f"{context.name} encoders" if not fakes else "frozen damsm encoders",
-        weights=context.hashes.get("damsm", "in training"), real_origin=context.origin(),
+        network=f"{context.name} encoders" if not fakes else f"frozen {kind} encoders",
+        weights=context.hashes.get(kind, "in training"), real_origin=context.origin(),
         fake_origin=f"{context.name} from {context.origin()}" if fakes else "", captions="one for each record, by seed",
         resize=f"{context.side} px as trained", **(context.sampling if fakes else {}),
     )  # fmt: skip

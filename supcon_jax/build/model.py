@@ -13,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from supcon_jax.build import weights
+from supcon_jax.build.datasets import vocabulary
 from supcon_jax.build.names import net
 from supcon_jax.build.networks import SHIPPED
 from supcon_jax.config import UserError
+from supcon_jax.data.bpe import Bpe
 from supcon_jax.data.vocab import Vocab, tokenise
 from supcon_jax.gans import GANS
+from supcon_jax.gans.galip import Tower
 from supcon_jax.gans.game import noise, unit_rms
 from supcon_jax.ops.arrays import unit
 from supcon_jax.report import pictures
@@ -36,8 +39,18 @@ class Model:
     about: dict
 
     @functools.cached_property
-    def vocab(self) -> Vocab:
-        return Vocab(tuple(self.about["vocab"]))
+    def vocab(self) -> Vocab | Bpe:
+        return vocabulary(self.about["vocab"])
+
+    @property
+    def args(self) -> dict:
+        """The arguments of the task that the weights were trained with."""
+        return self.about["config"][self.about["stage"]]["args"]
+
+    @functools.cached_property
+    def clip(self) -> Tower | None:
+        """The frozen CLIP that the generator works with, if it does."""
+        return Tower(self.nets["clip"], self.tree["clip"], self.args["clip_preproc"]) if "clip" in self.nets else None
 
     def tokens(self, texts: Sequence[str], seed: int = 0):
         """(ids i32[n, t], lengths i32[n]); words that the vocabulary lacks are left out (see `unknown`).
@@ -53,7 +66,8 @@ class Model:
 
     def unknown(self, text: str) -> list[str]:
         """The words of a text that the vocabulary lacks."""
-        return [word for word in tokenise(text) if word not in self.vocab.ids]
+        vocab = self.vocab
+        return [word for word in tokenise(text) if word not in vocab.ids] if isinstance(vocab, Vocab) else []
 
     def encode_text(self, texts: Sequence[str]):
         """Unit sentence codes f32[n, d]."""
@@ -62,7 +76,7 @@ class Model:
 
     def encode_image(self, images):
         """Unit codes f32[n, d] of pictures u8 or [-1, 1], [n, h, w, 3]."""
-        if "image" not in self.nets:
+        if "image" not in self.nets and not self.clip:
             raise UserError("these weights hold no image encoder: load the damsm stage's folder")
         return self._image(jnp.asarray(images))
 
@@ -71,12 +85,15 @@ class Model:
         if "gen" not in self.nets:
             raise UserError("these weights hold no generator: load the GAN stage's folder")
         ids, lengths = self.tokens(texts, seed)
-        args = self.about["config"][self.about["stage"]]["args"]
+        args = self.args
         cond = getattr(self.nets["gen"], "cond", 0)  # not every generator draws its condition
         z, eps = noise(jax.random.key(seed), len(ids), 1, args["z"], cond, False, args.get("truncate", 0.0))
         return self._draw(ids, lengths, z[:, 0], args.get("cond_noise", 0.0) * eps[:, 0])
 
     def _text(self, ids, lengths):
+        if self.clip:
+            words, sentence = self.clip.listen(ids[:, None])
+            return words[:, 0], sentence[:, 0]
         params = self.tree["text"] if "gen" in self.nets else self.tree["params"]["text"]
         return self.nets["text"].apply({"params": params}, ids, lengths)
 
@@ -86,6 +103,8 @@ class Model:
 
     @functools.cached_property
     def _image(self):
+        if self.clip:
+            return jax.jit(lambda images: unit(self.clip.see(signed(images))[1]))
         variables = {"params": self.tree["params"]["image"], "batch_stats": self.tree["stats"]["image"]}
         return jax.jit(lambda images: unit(self.nets["image"].apply(variables, signed(images))[1]))
 
@@ -93,7 +112,10 @@ class Model:
     def _draw(self):
         def draw(ids, lengths, z, eps):
             words, sentence = self._text(ids, lengths)
-            if self.about["config"][self.about["stage"]]["args"]["text_norm"]:
+            if self.clip:
+                ((image,),) = self.nets["gen"].apply(self.tree["gen"], z, sentence, self.clip.through)
+                return jnp.clip(image, -1, 1)
+            if self.args["text_norm"]:
                 words, sentence = unit_rms(words), unit_rms(sentence)
             valid = jnp.arange(ids.shape[1])[None] < lengths[:, None]
             variables = {"params": self.tree["gen"]["params"], "batch_stats": self.tree["gen"].get("stats", {})}

@@ -21,6 +21,9 @@ NETS = {
     "dfgan_d": "supcon_jax.nets.dfgan:Discriminator",
     "ssagan_g": "supcon_jax.nets.ssagan:Generator",
     "ssagan_d": "supcon_jax.nets.ssagan:Discriminator",
+    "galip_g": "supcon_jax.nets.galip:Generator",
+    "galip_d": "supcon_jax.nets.galip:Discriminator",
+    "clip": "supcon_jax.nets.clip:made",
     "attributes": "supcon_jax.nets.classify:AttributeNet",
 }
 DTYPES = {"f32": None, "bf16": jnp.bfloat16}

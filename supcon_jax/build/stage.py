@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from supcon_jax import core, hosts, shard
-from supcon_jax.build import evaluations, weights
-from supcon_jax.build.datasets import Data, mesh_of, open_data
+from supcon_jax.build import clip, evaluations, weights
+from supcon_jax.build.datasets import Data, mesh_of, open_data, vocabulary
 from supcon_jax.build.names import call, frozen, net, resolve
 from supcon_jax.config import UserError, difference, digest
 from supcon_jax.convert import inception, rename, tensors
-from supcon_jax.data.vocab import Vocab
 from supcon_jax.gans import GANS
 from supcon_jax.methods import METHODS
 from supcon_jax.ops.sharded import auto, gather, ring
@@ -71,8 +70,8 @@ def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True,
     """
     section, folder = config[name], workdir / name
     towers, about_towers, hashes = (towers or load_frozen)(config, name, workdir)
-    vocab = Vocab(tuple(about_towers["damsm"]["vocab"])) if "damsm" in about_towers else None
-    data = open_data(config, workdir, vocab)
+    told = [about["vocab"] for about in about_towers.values() if "vocab" in about]
+    data = open_data(config, workdir, vocabulary(told[0]) if told else None)
     nets = build_nets(config, name, data, about_towers)
     batch, steps = section["batch"], section["steps"]
     mesh = mesh or mesh_of(slice_of(section, name), config["mesh"]["data"])
@@ -109,10 +108,16 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
     """The stage's own nets, and those of its frozen encoders as their weight file describes them."""
     section, precision = config[name], config["precision"]
     nets = {}
-    for key, options in towers.get("damsm", {}).get("nets", {}).items():
-        more = {"vocab": len(data.vocab)} if key == "text" else {}
-        nets[key] = net(options, f"{name}.frozen.damsm", precision, **more)
-    for key, options in section["nets"].items():
+    for kind in ("damsm", "clip"):
+        for key, options in towers.get(kind, {}).get("nets", {}).items():
+            more = {"vocab": len(data.vocab)} if key == "text" else {}
+            nets[key] = net(options, f"{name}.frozen.{kind}", precision, **more)
+    if "clip" in nets and config["data"]["words"] > nets["clip"].text.length:
+        raise UserError(f"config.data.words={config['data']['words']}: this CLIP reads {nets['clip'].text.length} at most")
+    for key, options in own_nets(section, towers).items():
+        if key == "disc" and "clip" in nets:
+            nets[key] = (net(options, f"{name}.nets.disc", precision),)
+            continue
         if key == "disc":
             sizes = section["nets"]["gen"]["sizes"]
             nets[key] = tuple(net(options, f"{name}.nets.disc", precision, size=size) for size in sizes)
@@ -122,6 +127,12 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
     return nets
 
 
+def own_nets(section: dict, towers: dict) -> dict:
+    """The options of a stage's own nets, by key, with what follows from its frozen towers."""
+    galip = "clip" in towers
+    return {key: clip.fitted(options, towers) if galip else options for key, options in section["nets"].items()}
+
+
 def load_frozen(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict, dict, dict]:
     """The frozen towers of a stage: (trees, what their files say of themselves, sha256), by name.
 
@@ -129,6 +140,10 @@ def load_frozen(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict, d
     """
     trees, about, hashes = {}, {}, {}
     for key, place in config[name]["frozen"].items():
+        if key == "clip":
+            trees[key], about[key], hashes[key] = clip.load(config, name)
+        if key.startswith("clip"):
+            continue
         if key == "trunk":
             if config[name]["nets"]["image"]["frozen"]:
                 trees[key], hashes[key] = load_trunk(config, name, place)
@@ -191,10 +206,11 @@ def write_done(state, values, *, config, name, folder, data, towers, about) -> N
     section = config[name]
     known = {key: value for key, value in config.items() if key not in ("cache", "networks")}
     known["data"] = config["data"] | {"root": ""}  # what the weights are, not where they were made
-    said = {"kind": section["method"], "vocab": list(data.vocab.words), "config": known, "stage": name}
+    said = {"kind": section["method"], "vocab": data.vocab.plain(), "config": known, "stage": name}
     tree, bits = shard.whole(EXPORTS[section["method"]](state, towers)), checkpoint.digest(state)
     if section["method"] in GANS:
-        said["nets"] = {"gen": section["nets"]["gen"], **about["damsm"]["nets"]}
+        encoders = about["clip" if "clip" in about else "damsm"]["nets"]
+        said["nets"] = {"gen": own_nets(section, about)["gen"], **encoders}
     else:
         said["nets"] = section["nets"]
     if hosts.chief():
@@ -235,8 +251,14 @@ def export_generator(state, towers):
     }
 
 
+def export_galip(state, towers):
+    """The averaged generator and the CLIP that it works with."""
+    return {"gen": {"params": state.memory["ema"]}, "clip": towers["clip"]}
+
+
 def export_model(state, towers):
     return {"params": state.params["model"], "stats": state.stats["model"]}
 
 
-EXPORTS = {"damsm": export_damsm, "classifier": export_model, **dict.fromkeys(GANS, export_generator)}
+EXPORTS = {"damsm": export_damsm, "classifier": export_model, **dict.fromkeys(GANS, export_generator),
+           "galip": export_galip}

@@ -153,15 +153,19 @@ class Bpe:
         """Text -> ids, without start and end."""
         return [i for word in words(clean(text)) for i in self.pieces(word)]
 
+    def read(self, text, length=77):
+        """One text -> (start, its ids, of which `length` - 2 are kept, and end; 0 unknown words)."""
+        return [self.start, *self.tokenise(text)[: length - 2], self.end], 0
+
     def encode(self, text, length=77, rng=None):
         """One text -> (ids i32[length]: start, text, end, zeros; how many stand before the zeros; 0 unknown words).
 
         A text that is too long loses its last tokens, never the end token: `length` - 2 are kept. rng is not used.
         """
-        kept = [self.start, *self.tokenise(text)[: length - 2], self.end]
+        kept, unknown = self.read(text, length)
         ids = np.zeros(length, np.int32)
         ids[: len(kept)] = kept
-        return ids, len(kept), 0
+        return ids, len(kept), unknown
 
     def decode(self, ids):
         """Ids up to the first end token -> text, words with blanks between; the start token is left out."""
@@ -169,6 +173,10 @@ class Bpe:
         ids = ids[: ids.index(self.end)] if self.end in ids else ids
         joined = "".join(self.tokens[i] for i in ids if i != self.start).replace(LAST, " ")
         return bytearray(FROM.get(c, ord(" ")) for c in joined).decode(errors="replace").strip()
+
+    def plain(self):
+        """{"ids", "pairs"}, ready for JSON: Bpe(**bpe.plain()) is the same tokenizer."""
+        return {"ids": self.ids, "pairs": [list(pair) for pair in self.rank]}
 
     def digest(self):
         """SHA-256 of tokens, ids and merges: an encoder stores it and refuses another vocabulary."""

@@ -54,23 +54,32 @@ class Vocab:
                     counts[word] = counts.get(word, 0) + 1
         return cls([END, *sorted(counts, key=lambda word: (-counts[word], word))])
 
+    def read(self, text, words):
+        """All known words of a text as ids, however many, and how many of its words are unknown."""
+        tokens = tokenise(text)
+        known = [self.ids[word] for word in tokens if word in self.ids]
+        return known, len(tokens) - len(known)
+
     def encode(self, text, words, rng=None):
         """One caption -> (ids i32[words] padded with 0, its length, how many of its words are unknown and left out).
 
         rng: of a caption longer than `words`, that many words at random places, in their order (AttnGAN); None keeps
         the first ones.
         """
-        tokens = tokenise(text)
-        known = [self.ids[word] for word in tokens if word in self.ids]
+        known, unknown = self.read(text, words)
         kept = shorten(np.asarray(known, np.int32), words, rng)
         ids = np.zeros(words, np.int32)
         ids[: len(kept)] = kept
-        return ids, len(kept), len(tokens) - len(known)
+        return ids, len(kept), unknown
 
     def decode(self, ids):
         """Ids up to the first 0 -> the words, with blanks between."""
         ids = [int(i) for i in ids]
         return " ".join(self.words[i] for i in (ids[: ids.index(0)] if 0 in ids else ids))
+
+    def plain(self):
+        """The words as a list, ready for JSON."""
+        return list(self.words)
 
     def digest(self):
         """SHA-256 of the words in order: an encoder stores it and refuses another vocabulary."""
@@ -117,16 +126,14 @@ class Table(NamedTuple):
 
 
 def table(captions, vocab, words):
-    """Captions (a sequence per record) -> Table."""
+    """Captions (a sequence per record) -> Table. vocab: a Vocab, or a bpe.Bpe."""
     rows, lengths, counts, long, unknown = [], [], [], {}, 0
     seen = {}
     for record in captions:
         counts.append(0)
         for caption in record:
             if caption not in seen:
-                tokens = tokenise(caption)
-                ids = [vocab.ids[word] for word in tokens if word in vocab.ids]
-                seen[caption] = ids, len(tokens) - len(ids)
+                seen[caption] = vocab.read(caption, words)
             ids, missing = seen[caption]
             unknown += missing
             if ids:

@@ -76,16 +76,26 @@ def matching_terms(nets, frozen, fakes, words, sentence, batch, about, options):
         metrics |= {f"{name}_{b}": value for name, value in zip(("w0", "w1", "s0", "s1"), (w0, w1, s0, s1))}
     metrics |= watch.metrics("sentences")
     if options["scl"]:
-        rows = {name: batch[name][:, :v].reshape(n * v, *batch[name].shape[2:]) for name in ("label", "index")}
-        watch = Watch(about.sums, rows["label"])
-        term, parts = contrast.label_supcon(
-            unit(code.reshape(n * v, -1)), unit(sentence.reshape(n * v, -1)), rows["label"], index=rows["index"],
-            scale=1 / options["temperature"], inter=options["inter"], inner=options["inner"],
-            label_mode=options["label_mode"], text_inner=False, sums=watch,
-        )  # fmt: skip
-        total = total + options["scl"] * term
-        metrics |= {"scl": term, **parts, **watch.metrics("scl")}
+        term, parts = label_term(code, sentence, batch, about, options)
+        total, metrics = total + options["scl"] * term, metrics | parts
     return total, metrics
+
+
+def label_term(code, sentence, batch, about, options):
+    """L_SCL of the fakes' codes and the sentences of every branch, both [n, v, d], without its weight.
+
+    batch: label and index [n, v, ...]. options: temperature, label_mode, inter, inner.
+    Returns (f32[], metrics by name). The texts are frozen, so their inner block is left out.
+    """
+    n, v = code.shape[:2]
+    rows = {name: batch[name][:, :v].reshape(n * v, *batch[name].shape[2:]) for name in ("label", "index")}
+    watch = Watch(about.sums, rows["label"])
+    term, parts = contrast.label_supcon(
+        unit(code.reshape(n * v, -1)), unit(sentence.reshape(n * v, -1)), rows["label"], index=rows["index"],
+        scale=1 / options["temperature"], inter=options["inter"], inner=options["inner"],
+        label_mode=options["label_mode"], text_inner=False, sums=watch,
+    )  # fmt: skip
+    return term, {"scl": term, **parts, **watch.metrics("scl")}
 
 
 def averaged(state, decay):

@@ -194,6 +194,13 @@ class CLIP(nn.Module):
         return self.image(image, train), self.text(text, train), jnp.exp(log_scale)
 
 
+def made(image, text, dtype: DType = None) -> CLIP:
+    """CLIP from the fields of its towers as plain mappings; an image tower without `patch` is a ResNet."""
+    image = {key: tuple(value) if isinstance(value, list) else value for key, value in image.items()}
+    tower = ImageTransformer if "patch" in image else ImageResNet
+    return CLIP(tower(**image, dtype=dtype), TextTransformer(**text, dtype=dtype))
+
+
 # embed, side, then width, depth, heads, patch of the image tower (width and depths of a ResNet), then of the text tower
 MODELS = {
     "RN50": (1024, 224, (64, (3, 4, 6, 3)), (512, 12, 8)),

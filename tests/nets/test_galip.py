@@ -9,7 +9,7 @@ from supcon_jax.nets import init
 from supcon_jax.nets.clip import DEVIATION, MEAN, ImageTransformer, published
 from supcon_jax.nets.galip import PROMPTED, TAPS, Discriminator, Generator, preprocess, sides
 
-TOWER = ImageTransformer(6, 16, 4, 8, 12, 2)
+TOWER = ImageTransformer(6, 16, 4, 8, 9, 2)
 SMALL = Generator(2, (24,), 4, 3, 1, 4, 8)
 
 

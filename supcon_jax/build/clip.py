@@ -1,0 +1,76 @@
+"""A pretrained CLIP as a frozen tower: its weights, its networks as plain options, its vocabulary."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from supcon_jax.build import weights
+from supcon_jax.config import UserError
+from supcon_jax.convert import clip as foreign
+from supcon_jax.convert import tensors
+from supcon_jax.data.bpe import Bpe
+from supcon_jax.nets.clip import CLIP, published
+
+DRAWN = "ViT-B-32"  # what is compiled where no file is given
+
+
+def load(config: dict, name: str) -> tuple[dict, dict, str]:
+    """(weights, {"nets", "vocab"}, sha256) of the CLIP that a stage asks for.
+
+    frozen.clip: a file of open_clip's or Hugging Face's names (.safetensors, .pth, .bin), or one of this library.
+    frozen.clip_act: activation of a foreign file's network; frozen.clip_vocab: see bpe.Bpe.load.
+    Raises UserError: nothing given, or a file that holds no CLIP.
+    """
+    options = config[name]["frozen"]
+    path = options["clip"]
+    if not path or not pathlib.Path(path).is_file():
+        raise UserError(
+            f"{name} needs a pretrained CLIP with a vision transformer, such as open_clip's ViT-B-32 (.safetensors): give "
+            f"--config.{name}.frozen.clip=FILE{f' ({path} is missing)' if path else ''}"
+        )
+    if "about" in tensors.metadata(path):
+        tree, about, sha = weights.load(pathlib.Path(path), "clip")
+        return tree, {"nets": about["nets"], "vocab": about["vocab"]}, sha
+    vocab, given = Bpe.load(options["clip_vocab"] or None), tensors.read(path)
+    module = foreign.network(given, act=options["clip_act"], end=vocab.end)
+    if len(vocab) > module.text.vocab:
+        raise UserError(f"{path} knows {module.text.vocab} tokens, its vocabulary has {len(vocab)}: give the vocabulary "
+                        f"of the same model with --config.{name}.frozen.clip_vocab=FILE")
+    tree = foreign.load(given, blank(module))
+    return tree, {"nets": {"clip": described(module)}, "vocab": vocab.plain()}, tensors.sha256(path)
+
+
+def shapes() -> tuple[dict, dict]:
+    """(weights in shape, {"nets", "vocab"}) of ViT-B/32, to compile without a file; its vocabulary holds bytes only."""
+    module = published(DRAWN)
+    return blank(module), {"nets": {"clip": described(module)}, "vocab": Bpe.from_pairs([]).plain()}
+
+
+def blank(module: CLIP) -> dict:
+    """A CLIP's variables in shape."""
+    image = jnp.zeros((1, module.image.side, module.image.side, 3))
+    return jax.eval_shape(module.init, jax.random.key(0), image, np.zeros((1, module.text.length), np.int32))
+
+
+def described(module: CLIP) -> dict:
+    """A CLIP as plain options, of which nets.clip.made makes it again."""
+
+    def plain(tower):
+        fields = [f.name for f in dataclasses.fields(tower) if f.name not in ("parent", "name", "dtype")]
+        return {field: getattr(tower, field) for field in fields}
+
+    return {"net": "clip", "image": plain(module.image), "text": plain(module.text)}
+
+
+def fitted(options: dict, towers: dict) -> dict:
+    """Options of a net of GALIP's with what follows from the tower that it works with: its grid and width."""
+    image = towers["clip"]["nets"]["clip"]["image"]
+    if "patch" not in image:
+        raise UserError("GALIP needs a CLIP with a vision transformer; the file holds one with a ResNet: give another")
+    more = {"grid": image["side"] // image["patch"]}
+    return {**options, **more, **({"clip": image["width"]} if options["net"] == "galip_g" else {})}

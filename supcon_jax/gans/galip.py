@@ -1,0 +1,179 @@
+"""GALIP with two parameter-sharing branches and supervised contrast over labels, in the space of the frozen CLIP."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.core import Aux, Player, Task
+from supcon_jax.gans import game
+from supcon_jax.gans.onestage import merge
+from supcon_jax.losses import adversarial
+from supcon_jax.nets.clip import CLIP, ImageTransformer
+from supcon_jax.nets.galip import TAPS, preprocess
+from supcon_jax.ops.arrays import cosine
+from supcon_jax.views import image as views
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tower:
+    """The frozen CLIP: how pictures and texts are read, and what the generator sends through it.
+
+    net: clip.CLIP with a vision transformer; tree: frozen["clip"]; rule: see nets.galip.preprocess.
+    Raises ValueError: CLIP with a ResNet, or of too few blocks.
+    """
+
+    net: CLIP
+    tree: dict
+    rule: str
+
+    def __post_init__(self):
+        image = self.net.image
+        if not isinstance(image, ImageTransformer) or image.depth <= max(TAPS):
+            raise ValueError(f"GALIP reads a vision transformer of more than {max(TAPS)} blocks, such as ViT-B/32")
+
+    def image(self, method, *args):
+        return self.net.image.apply({"params": self.tree["params"]["image"]}, *args, method=method)
+
+    def see(self, images):
+        """Pictures [n, h, w, 3] in [-1, 1] -> patch tokens after the blocks TAPS [n, k, p, w], code [n, d]."""
+        taps, code = self.image("features", preprocess(images, self.net.image.side, self.rule), TAPS)
+        wide = jnp.promote_types(code.dtype, jnp.float32)
+        return jnp.stack([tokens[:, 1:] for tokens in taps], axis=1), code.astype(wide)
+
+    def through(self, patches, prompts):
+        return self.image("through", patches, prompts)
+
+    def listen(self, text):
+        """Texts [n, v, t] -> words [n, v, t, w], sentences [n, v, d], not of unit length; no gradient goes back."""
+        n, v, t = text.shape
+        words, code = self.net.text.apply({"params": self.tree["params"]["text"]}, text.reshape(n * v, t))
+        code = code.astype(jnp.promote_types(code.dtype, jnp.float32))
+        return jax.lax.stop_gradient((words.reshape(n, v, t, -1), code.reshape(n, v, -1)))
+
+
+def galip(
+    nets,
+    tx,
+    about,
+    *,
+    branches=2,
+    scl=0.2,
+    temperature=0.5,
+    label_mode="single",
+    inter=1.0,
+    inner=1.0,
+    sim_weight=4.0,
+    magp_weight=2.0,
+    magp_power=6.0,
+    clip_preproc="correct",
+    z=100,
+    share_noise=False,
+    ema=0.0,
+    flip=True,
+) -> Task:
+    """GALIP: generator and discriminator around one frozen CLIP, hinge losses, penalty on CLIP's features.
+
+        L_D = sum_b [ H(real | s, 1) + 1/2 (H(fake | s, -1) + H(real | wrong s, -1)) + magp_weight E |grad|^magp_power ]
+        L_G = sum_b [ -D(fake | s) - sim_weight E cos(CLIP(fake), s) ] + scl * L_SCL(fakes, texts)
+
+    Tao et al. 2023, arXiv 2301.12959, with the constants of their code; L_SCL in the spirit of arXiv 2412.03957, on
+    CLIP's codes. Wrong pairs are each real picture with the sentence of the next row.
+
+    nets: "gen", "disc" (a tuple of one module), and "clip" (frozen["clip"]).
+    branches: 1 or 2; both share all parameters.
+    scl: weight of the label term on the fakes; 0 leaves it out of the program. sim_weight: of the fakes' likeness to their
+        texts; magp_weight, magp_power: of the penalty on CLIP's features of real pictures and on the sentence; a weight of
+        0 leaves it out.
+    clip_preproc: "correct", or "compat" as the published code and its weights expect (nets.galip.preprocess).
+    z: size of the latent noise; share_noise: one draw for both branches.
+    ema: decay of the averaged generator, which sampling and scores use; 0 as published: it is the live one.
+    Returns a Task: players "disc" and "gen", heads "generate", "image", "text".
+    Raises ValueError: a CLIP that this cannot read (see Tower).
+    """
+    net, judge_net = nets["gen"], nets["disc"][0]
+    options = {"temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner}
+
+    def tower(frozen):
+        return Tower(nets["clip"], frozen["clip"], clip_preproc)
+
+    def init(key, batch):
+        n, kg, kd = len(batch["text"]), *jax.random.split(key)
+        image, sentence = nets["clip"].image, jnp.zeros((n, nets["clip"].text.embed))
+        gen = net.init(kg, jnp.zeros((n, z)), sentence, lambda patches, prompts: patches)
+        patches = (image.side // image.patch) ** 2
+        disc = judge_net.init(kd, jnp.zeros((n, len(TAPS), patches, image.width)), sentence)
+        return {
+            "params": {"gen": gen["params"], "disc": disc["params"]},
+            "stats": {"gen": {}},
+            "memory": {"ema": jax.tree.map(jnp.copy, gen["params"])},
+        }
+
+    def play(params, clip, batch, key):
+        """(fakes [n * v, h, w, 3], sentences [n, v, d]), the same ones for all players of a step."""
+        sentence = clip.listen(batch["text"][:, :branches])[1]
+        latent, _ = game.noise(jax.random.fold_in(key, 1), len(sentence), branches, z, 0, share_noise)
+        ((image,),) = net.apply({"params": params["gen"]}, merge(latent), merge(sentence), clip.through)
+        return image, sentence
+
+    def disc(params, state, frozen, batch, key):
+        clip = tower(frozen)
+        fakes, sentence = play(params, clip, batch, key)
+        real = views.signed(batch["image"][:, :branches])
+        real = views.flip(real, jax.random.fold_in(key, 2)) if flip else real
+        taps, s = jax.lax.stop_gradient(clip.see(merge(real))[0]), merge(sentence)
+        own = {"params": params["disc"]}
+
+        def judge(taps, s, module=judge_net):
+            h, logits = module.apply(own, taps, s)
+            return logits, h
+
+        penalty, more = 0.0, {}
+        if magp_weight:  # in float32, whatever the compute type: a sixth power of a gradient does not forgive
+            flat = judge_net.clone(dtype=None)
+            wide = taps.astype(jnp.promote_types(taps.dtype, jnp.float32))
+            penalty, logits, h = adversarial.matching_penalty(
+                lambda *a: judge(*a, flat), wide, s, weight=magp_weight, power=magp_power
+            )
+            more = {"penalty": branches * penalty}
+        else:
+            logits, h = judge(taps, s)
+        fake, _ = judge(clip.see(jax.lax.stop_gradient(fakes))[0], s)
+        wrong = judge_net.apply(own, h, merge(jnp.roll(sentence, -1, axis=0)), method="cond")
+        total, parts = adversarial.hinge_discriminator(logits, fake, wrong)
+        metrics = {name: branches * part for name, part in parts.items()}
+        return branches * (total + penalty), Aux(metrics | more, {}, state.memory)
+
+    def gen(params, state, frozen, batch, key):
+        clip = tower(frozen)
+        fakes, sentence = play(params, clip, batch, key)
+        (taps, code), s = clip.see(fakes), merge(sentence)
+        fool = -branches * judge_net.apply({"params": params["disc"]}, taps, s)[1].mean()
+        alike = branches * cosine(code, s).mean()
+        total, metrics = fool - sim_weight * alike, {"fake_cond": fool, "similarity": alike / branches}
+        if scl:
+            term, parts = game.label_term(code.reshape(sentence.shape), sentence, batch, about, options)
+            total, metrics = total + scl * term, metrics | parts
+        return total, Aux(metrics, {}, state.memory)
+
+    def generate(state, frozen, batch, key):
+        clip = tower(frozen)
+        sentence = clip.listen(batch["text"][:, None])[1]
+        latent, _ = game.noise(key, len(sentence), 1, z, 0, False)
+        params = game.generator_variables(state)["params"]
+        ((image,),) = net.apply({"params": params}, latent[:, 0], sentence[:, 0], clip.through)
+        return jnp.clip(image, -1, 1)
+
+    def image(state, frozen, batch, key):
+        taps, code = tower(frozen).see(views.signed(batch["image"]))
+        return taps[:, -1], code
+
+    def text(state, frozen, batch, key):
+        words, sentence = tower(frozen).listen(batch["text"][:, None])
+        return words[:, 0], sentence[:, 0]
+
+    players = (Player("disc", disc, tx["disc"]), Player("gen", gen, tx["gen"]))
+    heads = {"generate": generate, "image": image, "text": text}
+    return Task(init, players, after=lambda state: game.averaged(state, ema), heads=heads)

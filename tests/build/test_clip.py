@@ -1,0 +1,109 @@
+"""CLIP as a frozen tower: from a foreign file or one of this library, and GALIP trained and sampled with it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import runs
+from data.layouts import cub_layout
+from data.test_bpe import PAIRS, write
+from gans import tiny
+from supcon_jax.build import clip, model, weights
+from supcon_jax.build.names import net
+from supcon_jax.config import UserError
+from supcon_jax.convert import rename
+from supcon_jax.convert.clip import openai
+from supcon_jax.convert.vit import ROLES
+from supcon_jax.data.bpe import Bpe
+from supcon_jax.nets.clip import CLIP, ImageResNet, ImageTransformer, TextTransformer
+
+BPE = Bpe.from_pairs(PAIRS)
+SMALL = CLIP(ImageTransformer(6, 16, 4, 8, 9, 2), TextTransformer(6, len(BPE), 16, 8, 1, 2, end=BPE.end))
+WIDE = CLIP(ImageTransformer(6, 16, 8, 64, 1, 1, 256), TextTransformer(6, len(BPE), 16, 64, 1, 1, 256, end=BPE.end))
+
+
+def own_file(path, module=SMALL):
+    """A CLIP with random weights as a file of this library."""
+    tree = jax.device_get(tiny.fill(clip.blank(module), 3))
+    weights.save(path, tree, {"kind": "clip", "nets": {"clip": clip.described(module)}, "vocab": BPE.plain()})
+    return path
+
+
+def section(**frozen):
+    return {"galip": {"frozen": {"clip": "", "clip_act": "gelu", "clip_vocab": ""} | frozen}}
+
+
+def test_options_make_the_same_network_again():
+    for module in (SMALL, WIDE, CLIP(ImageResNet(6, 32, 4, (1, 1, 1, 1)), SMALL.text)):
+        assert net(clip.described(module), "here") == module
+    assert net(clip.described(SMALL), "here", "bf16").image.dtype == jnp.bfloat16
+
+
+def test_a_file_of_this_library(tmp_path):
+    tree, about, sha = clip.load(section(clip=str(own_file(tmp_path / "a.safetensors"))), "galip")
+    assert net(about["nets"]["clip"], "here") == SMALL and Bpe(**about["vocab"]).digest() == BPE.digest()
+    assert jax.tree.structure(tree) == jax.tree.structure(clip.blank(SMALL)) and len(sha) == 64
+
+
+def test_a_foreign_file_with_its_vocabulary(tmp_path):
+    """OpenAI's names, joint projections; the activation is the config's, the end token the vocabulary's."""
+    from safetensors.numpy import save_file
+
+    made = jax.device_get(tiny.fill(clip.blank(WIDE), 3))
+    leaves = {"/".join(k.key for k in path): a for path, a in jax.tree_util.tree_flatten_with_path(made)[0]}
+    names = ["logit_scale", "positional_embedding", "text_projection", "token_embedding.weight", "visual.proj",
+             "visual.class_embedding", "visual.positional_embedding", "visual.conv1.weight"]
+    both = ("weight", "bias")
+    names += [f"{n}.{e}" for n in ("ln_final", "visual.ln_pre", "visual.ln_post") for e in both]
+    for block in ("transformer.resblocks.0", "visual.transformer.resblocks.0"):
+        names += [f"{block}.{n}.{e}" for n in ("ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj") for e in both]
+        names += [f"{block}.attn.in_proj_{e}" for e in both]
+    out = {}
+    for name in names:
+        path, layout = rename.place(name, openai())
+        if isinstance(path, tuple):
+            assert len(path) == len(ROLES)
+            out[name] = np.ascontiguousarray(np.concatenate([leaves[p].T for p in path]))
+        else:
+            back = {rename.turned: lambda a: a.T, rename.conv: lambda a: a.transpose(3, 2, 0, 1)}.get(layout, lambda a: a)
+            out[name] = np.ascontiguousarray(back(leaves[path]))
+    save_file(out, tmp_path / "clip.safetensors")
+    given = section(clip=str(tmp_path / "clip.safetensors"), clip_vocab=str(write(tmp_path / "merges.txt")))
+    tree, about, _ = clip.load(given, "galip")
+    assert tiny.same(tree, made)
+    found = net(about["nets"]["clip"], "here")
+    assert found.text.end == BPE.end and found.image == WIDE.image.clone(act="gelu")
+    more = write(tmp_path / "more.txt", [*PAIRS, ("s", "s</w>")])
+    with pytest.raises(UserError, match="knows 521 tokens, its vocabulary has 522"):
+        clip.load(section(clip=given["galip"]["frozen"]["clip"], clip_vocab=str(more)), "galip")
+
+
+@pytest.mark.parametrize(("place", "said"), [("", "pretrained CLIP.*give --config.galip.frozen.clip=FILE$"),
+                                             ("absent.pth", "absent.pth is missing")])
+def test_a_missing_file_is_said_in_one_line(place, said):
+    with pytest.raises(UserError, match=said):
+        clip.load(section(clip=place), "galip")
+
+
+def test_galip_refuses_a_resnet():
+    towers = {"clip": {"nets": {"clip": clip.described(CLIP(ImageResNet(6, 32, 4, (1, 1, 1, 1)), SMALL.text))}}}
+    with pytest.raises(UserError, match="vision transformer"):
+        clip.fitted({"net": "galip_g"}, towers)
+
+
+@pytest.mark.slow  # it compiles GALIP's step, its evaluation and its sampling
+def test_two_steps_and_pictures_end_to_end(tmp_path, capsys):
+    root, file = cub_layout(tmp_path / "cub"), own_file(tmp_path / "clip.safetensors")
+    argv = ("--config=configs/cub.py:galip,tiny", f"--workdir={tmp_path / 'w'}", f"--config.data.root={root}",
+            "--config.mesh.data=1", "--config.eval_batch=8")
+    assert runs.command(*argv)[0] == 2
+    assert "galip.frozen.clip=FILE" in capsys.readouterr().err
+    assert runs.command(*argv, f"--config.galip.frozen.clip={file}")[0] == 0, capsys.readouterr().err
+    said = runs.done(tmp_path / "w", "galip")
+    assert said["steps"] == 2 and said["skipped"] == 0
+    made = model.load(str(tmp_path / "w"))
+    texts = ["this bird is red", "lower"]
+    images = made.generate(texts)
+    assert images.shape == (2, 32, 32, 3) and np.abs(images).max() <= 1 and made.unknown("lower xyz") == []
+    assert made.encode_text(texts).shape == made.encode_image(images).shape == (2, 6)

@@ -1,0 +1,141 @@
+"""GALIP's task: the published losses once more from the formulas, players and what they own, the label term, heads."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gans import tiny
+from gans.plain_onestage import below, steepness
+from supcon_jax import core
+from supcon_jax.gans import game
+from supcon_jax.gans.galip import galip
+from supcon_jax.losses import contrast
+from supcon_jax.nets.clip import CLIP, ImageResNet, ImageTransformer, TextTransformer, standardise
+from supcon_jax.nets.galip import TAPS, Discriminator, Generator
+from supcon_jax.ops.arrays import unit
+
+SIZE, EMBED = 16, 6
+READER = CLIP(ImageTransformer(EMBED, 16, 4, 8, 9, 2), TextTransformer(EMBED, tiny.VOCAB, tiny.WORDS, 8, 1, 2))
+
+
+def nets_of(dtype=None):
+    return {"gen": Generator(2, (SIZE,), 4, 3, 1, 4, 8, dtype), "disc": (Discriminator(5, 4, 4, dtype),), "clip": READER}
+
+
+def task_of(**options):
+    return galip(nets_of(), tiny.keeping(), tiny.about(), **{"z": tiny.Z, "flip": False} | options)
+
+
+def restless(tree):
+    """gamma and beta at 0.5: a residual branch that is multiplied by zero hides its mistakes."""
+    return jax.tree_util.tree_map_with_path(lambda path, x: x + 0.5 * (path[-1].key in ("gamma", "beta")), tree)
+
+
+@pytest.fixture(scope="module")
+def world():
+    """(frozen, batch, task, state) of two branches with the label term."""
+    batch, task = tiny.pairs(n=4, size=SIZE), task_of()
+    shapes = jax.eval_shape(READER.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)), jnp.zeros((1, 5), jnp.int32))
+    state = tiny.start(task, batch)
+    return {"clip": tiny.fill(shapes, 3)}, batch, task, state.replace(params=restless(state.params))
+
+
+def values(task, state, frozen, batch, key):
+    """{player: (loss, metrics)} and {player: gradients by every owner}."""
+
+    def both(state, frozen, batch):
+        found = {p.name: jax.value_and_grad(p.loss, has_aux=True)(state.params, state, frozen, batch, key)
+                 for p in task.players}  # fmt: skip
+        return {name: (v, aux.metrics, grads) for name, ((v, aux), grads) in found.items()}
+
+    return jax.device_get(tiny.compiled(both, state, frozen, batch)(state, frozen, batch))
+
+
+@pytest.fixture(scope="module")
+def one(world):
+    frozen, batch, task, state = world
+    return values(task, state, frozen, batch, jax.random.key(7))
+
+
+def plain(state, frozen, batch, key, b):
+    """(L_D, L_G) without the label term on branch b, a branch at a time, and the codes of the fakes and texts."""
+    nets, tree = nets_of(), frozen["clip"]["params"]
+    gen, disc = ({"params": state.params[name]} for name in ("gen", "disc"))
+    image = functools.partial(READER.image.apply, {"params": tree["image"]})
+    text = batch["text"][:, b]
+    s = READER.text.apply({"params": tree["text"]}, text)[1]
+    z = game.noise(jax.random.fold_in(key, 1), len(s), 2, tiny.Z, 0, False)[0][:, b]
+    ((fake,),) = nets["gen"].apply(gen, z, s, lambda *a: image(*a, method="through"))
+    real = jnp.asarray(batch["image"][:, b], jnp.float32) / 127.5 - 1
+
+    def see(x):
+        taps, code = image(standardise(x / 2 + 0.5), TAPS, method="features")
+        return jnp.stack([t[:, 1:] for t in taps], 1), code
+
+    judge = lambda x, s: nets["disc"][0].apply(disc, x, s)[1]  # noqa: E731
+    (taps, _), (made, code) = see(real), see(fake)
+    wrong = judge(taps, jnp.concatenate([s[1:], s[:1]]))
+    d = below(1 - judge(taps, s)) + (below(1 + judge(made, s)) + below(1 + wrong)) / 2 + steepness(judge, taps, s)
+    alike = (code * s).sum(1) / jnp.linalg.norm(code, axis=1) / jnp.linalg.norm(s, axis=1)
+    return d, -judge(made, s).mean() - 4 * alike.mean(), code, s
+
+
+def test_losses_are_the_formulas_summed_over_branches(world, one):
+    frozen, batch, _, state = world
+    go = tiny.compiled(lambda *a: [plain(*a, jax.random.key(7), b) for b in (0, 1)], state, frozen, batch)
+    d, g, code, s = zip(*go(state, frozen, batch), strict=True)
+    np.testing.assert_allclose(one["disc"][0], sum(d), rtol=1e-4)
+    rows = [unit(jnp.stack(x, 1).reshape(8, EMBED)) for x in (code, s)]
+    term, _ = contrast.label_supcon(*rows, batch["label"].reshape(8), index=batch["index"].reshape(8), scale=2.0,
+                                    text_inner=False)  # fmt: skip
+    assert float(term) > 0.1
+    np.testing.assert_allclose(one["gen"][0], sum(g) + 0.2 * term, rtol=1e-4)
+    assert one["gen"][1]["scl"] == pytest.approx(float(term), rel=1e-4)
+
+
+def test_each_player_moves_only_what_it_owns(one):
+    grads = {name: found[2] for name, found in one.items()}
+    assert not any(g.any() for g in jax.tree.leaves(grads["disc"]["gen"]))
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    for name in ("disc", "gen"):
+        still = [path for path, g in jax.tree_util.tree_leaves_with_path(grads[name][name]) if not g.any()]
+        assert not still, still
+
+
+def test_a_step_leaves_clip_alone_and_without_a_label_term_none_is_told(world):
+    frozen, batch, _, state = world
+    task = task_of(scl=0.0, magp_weight=0.0, ema=0.9)
+    new, metrics = tiny.stepper(task, state, frozen, batch)(state, frozen, batch)
+    assert "gen/scl" not in metrics and "disc/penalty" not in metrics and metrics["skipped"] == 0
+    m = {name: float(value) for name, value in metrics.items()}
+    hinge = m["disc/real_cond"] + (m["disc/fake_cond"] + m["disc/wrong_cond"]) / 2
+    assert m["disc/loss"] == pytest.approx(hinge, rel=1e-5)
+    assert m["gen/loss"] == pytest.approx(m["gen/fake_cond"] - 8 * m["gen/similarity"], rel=1e-4)
+    want = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, state.memory["ema"], new.params["gen"])
+    assert tiny.far(new.memory["ema"], jax.device_get(want)) < 1e-5
+    assert isinstance(new, core.State) and not jax.tree.leaves(new.stats)
+
+
+def test_heads(world):
+    frozen, batch, task, state = world
+    single = {name: batch[name][:, 0] for name in ("text", "text_len", "image")}
+    loud = state.replace(memory={"ema": jax.tree.map(lambda x: 9 * x, state.memory["ema"])})
+
+    def run(state, frozen, single):
+        return {name: head(state, frozen, single, jax.random.key(0)) for name, head in task.heads.items()}
+
+    said = tiny.compiled(run, loud, frozen, single)(loud, frozen, single)
+    assert said["generate"].shape == (4, SIZE, SIZE, 3) and np.abs(said["generate"]).max() == 1
+    assert [x.shape for x in said["image"]] == [(4, 16, 8), (4, EMBED)]
+    assert [x.shape for x in said["text"]] == [(4, tiny.WORDS, 8), (4, EMBED)]
+
+
+@pytest.mark.parametrize("image", [ImageResNet(EMBED, 32, 4, (1, 1, 1, 1)), READER.image.clone(depth=8)])
+def test_a_clip_that_it_cannot_read_is_refused(world, image):
+    frozen, batch, _, state = world
+    with pytest.raises(ValueError, match="vision transformer of more than 8 blocks"):
+        task = galip(nets_of() | {"clip": CLIP(image, READER.text)}, tiny.keeping(), tiny.about(), z=tiny.Z)
+        task.heads["image"](state, frozen, {"image": batch["image"][:, 0]}, jax.random.key(0))
