@@ -180,11 +180,6 @@ def test_the_digest_in_done_is_that_of_the_newest_checkpoint(workdir):
     assert extra["data"]["position"] == 2 * 8
 
 
-def test_an_address_is_no_work_folder(capsys):
-    assert runs.command("--config=configs/shapes.py:tiny", "--workdir=gs://mine/run")[0] == 2
-    assert "mount a bucket" in capsys.readouterr().err and not pathlib.Path("gs:").exists()
-
-
 def test_importing_the_package_imports_nothing_heavy():
     import subprocess
     import sys

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 
 import jax
+from etils import epath
 
 from supcon_jax import hosts, shard
 from supcon_jax.build.names import call, frozen, resolve
@@ -29,7 +29,7 @@ class Data:
     vocab: Vocab
     options: dict
     seed: int
-    skipped: pathlib.Path | None = None
+    skipped: epath.Path | None = None
 
     @property
     def classes(self) -> int:
@@ -60,7 +60,7 @@ class Data:
         )  # fmt: skip
 
 
-def open_data(config: dict, workdir: pathlib.Path | None, vocab: Vocab | None = None) -> Data:
+def open_data(config: dict, workdir: epath.Path | None, vocab: Vocab | None = None) -> Data:
     """Opens both splits and settles the vocabulary.
 
     config: plain config. workdir: keeps vocab.json and skipped.jsonl. vocab: that of pretrained encoders, if any;
@@ -82,7 +82,6 @@ def open_data(config: dict, workdir: pathlib.Path | None, vocab: Vocab | None = 
             if vocab.digest() != made.digest():
                 raise UserError(f"{path} was made from other captions than those of data.root; use another --workdir")
     if path is not None and hosts.chief() and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         vocab.save(path)
     own = "" if hosts.chief() else f"_{jax.process_index()}"  # each process meets other records
     skipped = workdir / f"skipped{own}.jsonl" if workdir else None
