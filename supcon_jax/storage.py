@@ -104,8 +104,12 @@ def write(path, data: bytes | str) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    part.write_bytes(data)
-    part.replace(path)
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except BaseException:  # a full disk is not filled further
+        part.unlink(missing_ok=True)
+        raise
 
 
 def append(path, line: str) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 import runs
 from data.layouts import folder_layout
 from gcs import store  # noqa: F401  (a fixture)
-from supcon_jax import api
+from supcon_jax import api, storage, study
 from supcon_jax.data.folder import folder
 from supcon_jax.train import loop
 
@@ -73,6 +73,16 @@ def test_weights_and_pictures_of_a_store(store, capsys):  # noqa: F811
     store.put("mine", "w/attngan/weights.safetensors", b"short")
     assert runs.command(*flags)[0] == 2
     assert "error: gs://mine/w/attngan/weights.safetensors is damaged" in capsys.readouterr().err
+
+
+def test_a_study_writes_its_tables_there(store, capsys):  # noqa: F811
+    said = {"config": "any.py", "seeds": [0, 1], "variants": {"a": {}, "b": {}}, "metrics": ["x"], "pair": ("a", "b")}
+    found = {"a": [{"x": 1.0}, {"x": 2.0}], "b": [{"x": 1.5}, {"x": 1.0}]}
+    workdir = storage.place("gs://mine/s")
+    text = study.write(said, found, workdir, workdir / "STUDY", "title", "command")
+    assert store.under("s")["STUDY.md"].decode() == text and json.loads(store.under("s")["STUDY.json"])["numbers"] == found
+    assert study.cli(["--study=configs/studies/scl_shapes.py", "--workdir=gs://mime/s"]) == 2
+    assert capsys.readouterr().err.startswith("error: gs://mime/s: there is no such bucket")
 
 
 def test_pictures_and_captions_of_a_store(data):
