@@ -2,10 +2,14 @@
 
     python benchmarks/losses.py [--rows 1024 4096] [--width 256] [--scale 14.3] [--repeats 7] [--trained] [--out FILE]
 
+with --out=NAME.json also NAME.png: time and temporary memory against rows, both axes logarithmic (needs matplotlib).
+
 CLIP's loss: `open clip`, two products and two cross entropies, as open_clip computes it; `lean`, one matrix of logits read
 along rows and columns; ours dense and tiled, both directions from one visit; and open_clip itself in torch where both are
-installed. NT-Xent of two views: `optax`, its own function, and ours dense and tiled. All give value and gradients with
-respect to the rows and the scale (optax: the rows).
+installed. NT-Xent of two views: `optax`, its own function, and ours dense and tiled. SupCon of two views, eight rows to a
+label: `supcontrast`, the whole matrix with masks, as the authors' code computes it; ours dense; ours tiled with `two towers`
+(keys that happen to be the queries, every tile visited) and with `own keys` (half of the tiles). All give value and
+gradients with respect to the rows and the scale (optax: the rows).
 
 One process, every repeat runs each program once in turn, so that all share whatever else the machine does; times are
 medians and least values, ratios are medians of the repeats' own ratios to the first program of the group. Before any time,
@@ -31,6 +35,7 @@ import optax
 from supcon_jax.losses import contrast
 from supcon_jax.ops import rows, sharded
 from supcon_jax.ops.rows import Rows
+from supcon_jax.report.plots import loglog
 
 GATE = {"value": 1e-4, "gradient": 1e-3}  # relative; the gradients to their largest entry
 EXACT = 2048  # rows up to which the definition is computed in float64
@@ -68,12 +73,44 @@ def ntxent(x, y, scale, sums):
     return contrast.ntxent(jnp.stack([x, y], axis=1), scale=scale, sums=sums)
 
 
+def label_of(n):
+    """Eight rows of each label among 2n rows of two views."""
+    return jnp.arange(2 * n) // 2 % max(1, n // 4)
+
+
+def both_views(x, y):
+    return jnp.stack([x, y], axis=1).reshape(-1, x.shape[1])
+
+
+def supcontrast(x, y, scale):
+    """The authors' code: logits without their rows' largest, a mask of positives, a mask without the diagonal."""
+    z, label = both_views(x, y), label_of(len(x))
+    s = scale * z @ z.T
+    s = s - jax.lax.stop_gradient(s.max(axis=1, keepdims=True))
+    other = 1 - jnp.eye(len(z))
+    positive = (label[:, None] == label).astype(s.dtype) * other
+    log_prob = s - jnp.log(jnp.sum(jnp.exp(s) * other, axis=1, keepdims=True))
+    return -jnp.mean(jnp.sum(positive * log_prob, axis=1) / jnp.sum(positive, axis=1))
+
+
+def supcon(x, y, scale, sums, towers=False):
+    index = jnp.arange(2 * len(x), dtype=jnp.int32)
+    z = Rows(both_views(x, y), label_of(len(x)), index)
+    if not towers:
+        return contrast.supcon(z, scale=scale, sums=sums)
+    return contrast.supcon(z, z.replace(), scale=scale, veto=rows.same_index, sums=sums)
+
+
 def groups(tile, n, most, most_optax):
     """{group: {program: loss}}; the first of each is what the others are measured by."""
     doors = {"ours dense": rows.dense, "ours tiled": sharded.tiled(tile=tile)}
     both, pair = ({name: functools.partial(fn, sums=door) for name, door in doors.items()} for fn in (clip, ntxent))
     found = {"clip": {"open clip": open_clip, "lean": lean, **both}, "ntxent": {"optax": optax_ntxent, **pair}}
-    limit = {"optax": most_optax, "ours tiled": n}
+    labels = {"supcontrast": supcontrast, "ours dense": functools.partial(supcon, sums=rows.dense)}
+    for name, towers in ("ours two towers", True), ("ours own keys", False):
+        labels[name] = functools.partial(supcon, sums=doors["ours tiled"], towers=towers)
+    found["supcon"] = labels
+    limit = {"optax": most_optax, "ours tiled": n, "ours two towers": n, "ours own keys": n}
     return {group: {name: fn for name, fn in of.items() if n <= limit.get(name, most)} for group, of in found.items()}
 
 
@@ -100,15 +137,19 @@ def truth(group, args):
         value = -(np.mean(np.log(np.diagonal(p))) + np.mean(np.log(np.diagonal(q)))) / 2
         g = (p + q - 2 * np.eye(n)) / (2 * n)
         return value, (scale * g @ y, scale * g.T @ x, np.sum(g * s) / scale)
-    z = np.concatenate([x, y])
+    z = np.stack([x, y], axis=1).reshape(2 * n, -1)
     s = scale * z @ z.T
     np.fill_diagonal(s, -np.inf)
-    p, other = softmax(s, 1), np.roll(np.arange(2 * n), n)
-    value = -np.mean(np.log(p[np.arange(2 * n), other]))
-    p[np.arange(2 * n), other] -= 1
+    p, order = softmax(s, 1), np.arange(2 * n)
+    label = np.asarray(label_of(n)) if group == "supcon" else order // 2
+    w = (label[:, None] == label) * 1.0
+    np.fill_diagonal(w, 0)
+    w /= w.sum(axis=1, keepdims=True)
+    value = -np.sum(np.where(w > 0, w * np.log(np.where(w > 0, p, 1)), 0)) / (2 * n)
+    p -= w
     dz = scale * (p + p.T) @ z / (2 * n)
     np.fill_diagonal(s, 0)
-    return value, (dz[:n], dz[n:], np.sum(p * s) / scale / (2 * n))
+    return value, (dz[::2], dz[1::2], np.sum(p * s) / scale / (2 * n))
 
 
 def softmax(s, axis):
@@ -180,7 +221,7 @@ def measure(group, losses, args, repeats):
             began = time.perf_counter()
             jax.block_until_ready(program(*args))
             times[name].append(time.perf_counter() - began)
-    work = 6 * len(args[0]) ** 2 * args[0].shape[1] * (4 if group == "ntxent" else 1)
+    work = 6 * len(args[0]) ** 2 * args[0].shape[1] * (1 if group == "clip" else 4)
     for row in table:
         if spent := times.get(row["program"]):
             row |= {"ms": round(1e3 * statistics.median(spent), 2), "least_ms": round(1e3 * min(spent), 2)}
@@ -188,6 +229,16 @@ def measure(group, losses, args, repeats):
             if base in times:
                 row[f"of {base}"] = round(statistics.median(a / b for a, b in zip(spent, times[base])), 3)
     return table
+
+
+def draw_curves(table):
+    """Time and memory of each program against the rows."""
+    panels = {"value and gradient, ms": {}, "temporaries, MiB": {}}
+    for row in table:
+        for panel, key in zip(panels.values(), ("ms", "temp_mib"), strict=True):
+            if row.get(key) and row["group"] != "ntxent":
+                panel.setdefault(f"{row['group']}: {row['program']}", []).append((row["rows"], row[key]))
+    return loglog(panels, x="pairs", guides=(1, 2))
 
 
 def main():
@@ -218,6 +269,7 @@ def main():
             "dtype": "float32", "scale": scale, "trained": flags.trained, "tile": flags.tile, "repeats": flags.repeats,
         }  # fmt: skip
         pathlib.Path(flags.out).write_text(json.dumps(about | {"rows": table}, indent=1))
+        draw_curves(table).savefig(pathlib.Path(flags.out).with_suffix(".png"), dpi=110)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import runs
-from data.layouts import cub_layout, emoji_layout, folder_layout
+from data.layouts import coco_layout, cub_layout, emoji_layout, folder_layout
 from supcon_jax import config, core
 from supcon_jax.build import stage
 from supcon_jax.build.names import net
@@ -20,6 +20,7 @@ from supcon_jax.build.names import net
 FULL = {
     "shapes": ("", "plain", "twin", "long", "classifier", "damsm", "attngan"),
     "cub": ("", "plain", "damsm", "attngan"),
+    "coco": ("", "plain", "damsm", "attngan"),
     "emoji": ("", "plain", "multi", "small", "damsm", "attngan"),
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),
 }
@@ -35,6 +36,7 @@ def roots(tmp_path_factory):
     return {
         "shapes": "",
         "cub": cub_layout(folder / "cub"),
+        "coco": coco_layout(folder / "coco"),
         "emoji": emoji_layout(folder / "emoji"),
         "folder": folder_layout(folder / "folder"),
         "folder multi": folder_layout(folder / "multi", labels="multi"),
@@ -166,6 +168,7 @@ def test_every_preset_is_listed_here():
 # config, which files, more flags
 RUNS = {
     "cub": ("configs/cub.py:tiny", "cub", ()),
+    "coco": ("configs/coco.py:tiny", "coco", ()),
     "folder, one label": ("configs/folder.py:tiny", "folder", ()),
     "folder, no labels": ("configs/folder.py:tiny", "folder none", ()),
     "folder, several labels": ("configs/folder.py:multi,tiny", "folder multi", ()),

@@ -33,7 +33,7 @@ def assert_same_step(got, want, rtol=1e-5, grad_rtol=2e-4):
     assert tiny.far(got[0].memory, want[0].memory) < grad_rtol
 
 
-@pytest.mark.parametrize("devices", [4, 8])
+@pytest.mark.parametrize("devices", [pytest.param(4, marks=pytest.mark.slow), 8])
 def test_any_number_of_devices(devices, world, one):
     nets, frozen, batch, _, state, _ = world
     assert_same_step(on_devices(devices, nets, state, frozen, batch), one)

@@ -247,7 +247,7 @@ def assert_same_step(got, want):
     assert tiny.far(got[0].stats, want[0].stats) < 1e-5
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 8])
 def test_any_number_of_devices(devices, world):
     batch, _, state, one = world
     assert_same_step(on_devices(devices, state, batch), one)
