@@ -44,7 +44,7 @@ install() {
   local uv=../.local/bin/uv
   on_all "set -e; mkdir -p supcon_jax; tar -xzf supcon_jax.tar.gz -C supcon_jax; cd supcon_jax; \
 python3 -m pip install -q --user uv; $uv venv -q --clear --python 3.12 .venv; \
-$uv pip install -q --python .venv/bin/python -c constraints.txt -e '.[tpu]'"
+$uv pip install -q --python .venv/bin/python -c constraints.txt -e '.[tpu,gcs]'"
 }
 
 stage() {

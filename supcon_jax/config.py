@@ -107,7 +107,7 @@ RANGES = (
     ("mesh.door", str, lambda x: x in ("auto", "gather", "ring"), "auto, gather or ring"),
     ("mesh.params", str, lambda x: x in ("replicate", "fsdp"), "replicate or fsdp (cut over the devices)"),
     ("mesh.params_mib", NUMBER, lambda x: x >= 0, "a size in MiB >= 0: fsdp cuts what is as large"),
-    ("every.profile", tuple, lambda x: len(x) in (0, 2) and {int} >= set(map(type, x)), "two steps, as (10, 20), or ()"),
+    ("every.profile", tuple, lambda x: x == () or span(x), "two steps, the first one smaller, as (10, 20), or ()"),
     ("evals.*.split", str, lambda x: x in ("train", "test"), "train or test"),
     ("evals.*.every", int, lambda x: x >= 0, "a number of steps, 0 for only at the end"),
     ("evals.*.reals", int, lambda x: x >= 0, "a number of records, 0 for all of them"),
@@ -150,6 +150,10 @@ RANGES = (
 )
 
 
+def span(x: tuple) -> bool:
+    return list(map(type, x)) == [int, int] and 1 <= x[0] < x[1]
+
+
 def check(config: ConfigDict, first: Mapping | tuple = ()) -> None:
     """Every value against its range, those of the keys in `first` before all others: what follows them is only wrong
     because they are. Raises UserError naming the key, the value and what it may be.
@@ -172,6 +176,10 @@ def check(config: ConfigDict, first: Mapping | tuple = ()) -> None:
     for name in config.stages:
         if name not in config:
             raise UserError(f"config.stages names {name!r}, but there is no such stage in the config")
+    traced, steps = config.every.profile, {name: config[name].get("steps", 0) for name in config.stages}
+    if traced and traced[1] > max(steps.values()) + 1:
+        there = ", ".join(f"{name} has {count}" for name, count in steps.items())
+        raise UserError(f"config.every.profile={traced}: must be within the steps of a stage; {there}")
 
 
 def flat(config: Mapping, prefix: str = "") -> dict:

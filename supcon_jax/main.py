@@ -10,8 +10,10 @@ import pathlib
 import sys
 import time
 
+from etils import epath
+
 from supcon_jax import config as configs
-from supcon_jax import hosts, shard
+from supcon_jax import hosts, shard, storage
 from supcon_jax.config import UserError
 
 log = logging.getLogger("supcon_jax")
@@ -46,7 +48,7 @@ def parse(argv: list[str]):
             rest.append(word)
     parser = Parser(prog="python -m supcon_jax.main", description=__doc__)
     parser.add_argument("--config", help="a config file, its presets after a colon: configs/shapes.py:tiny")
-    parser.add_argument("--workdir", help="folder that holds everything a run writes")
+    parser.add_argument("--workdir", help="folder or gs:// address that holds everything a run writes")
     parser.add_argument("--mode", default="train", choices=sorted(MODES), help="what to do (train)")
     parser.add_argument("--topology", help="compile: a slice that need not be here, such as v5e:16x16 or h200:1x1x8")
     parser.add_argument("--fit", action="store_true", help="compile: search the largest batch of each stage that fits")
@@ -81,19 +83,18 @@ def chosen(flags, settings) -> dict:
     return configs.plain(config)
 
 
-def folder(flags) -> pathlib.Path | None:
-    """The work folder, None if none is given. Raises UserError: a file is in its way, or it is an address."""
+def folder(flags) -> epath.Path | None:
+    """The work folder, None if none is given. Raises UserError: a file is in its way, or the store cannot be reached."""
     if not flags.workdir:
         return None
-    if "://" in flags.workdir:
-        raise UserError(f"--workdir={flags.workdir}: give a folder; mount a bucket (gcsfuse) and name where it is mounted")
-    workdir = pathlib.Path(flags.workdir)
-    if any(place.exists() and not place.is_dir() for place in (workdir, *workdir.parents)):
+    workdir = storage.place(flags.workdir, storage.CHECKPOINTS)
+    above = () if storage.kind(workdir) else workdir.parents
+    if any(place.exists() and not place.is_dir() for place in (workdir, *above)):
         raise UserError(f"--workdir={workdir}: a file is in the way; name a folder")
     return workdir
 
 
-def ready(flags, settings) -> tuple[dict, pathlib.Path]:
+def ready(flags, settings) -> tuple[dict, epath.Path]:
     """The plain config of the run and its folder; starts jax. Raises UserError: a flag is missing, a bad config."""
     config, workdir = chosen(flags, settings), folder(flags)
     if workdir is None:
@@ -181,7 +182,7 @@ def sample(flags, settings) -> None:
     shard.start()
     from supcon_jax import api
 
-    folder = pathlib.Path(flags.workdir or "samples")
+    folder = storage.place(flags.workdir or "samples")
     for line in api.sample(flags.source, prompts, folder, number=flags.number, seed=flags.seed):
         print(line)
 

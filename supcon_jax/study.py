@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import pathlib
 import sys
 
 import numpy as np
+from etils import epath
 
 from supcon_jax import config as configs
-from supcon_jax import shard
+from supcon_jax import shard, storage
 from supcon_jax.build.run import train_stage
 from supcon_jax.config import UserError
 from supcon_jax.report import pictures, tables
@@ -22,7 +22,7 @@ from supcon_jax.report import pictures, tables
 log = logging.getLogger("supcon_jax")
 
 
-def run(study: dict, workdir: pathlib.Path) -> dict[str, list[dict]]:
+def run(study: dict, workdir: epath.Path) -> dict[str, list[dict]]:
     """Trains what is not finished yet. Returns {variant: [final numbers of each seed]}.
 
     study: config (file and words), seeds, variants {name: {config key: value}}, metrics, pair (a, b), stage, prompts.
@@ -64,7 +64,7 @@ def tabulate(study: dict, found: dict[str, list[dict]]) -> str:
     return f"{study['config']}, seeds {seeds}, one run each; means over seeds.\n\n{tables.table(rows)}"
 
 
-def side_by_side(study: dict, workdir: pathlib.Path):
+def side_by_side(study: dict, workdir: epath.Path):
     """Pictures of every variant for the study's prompts, first seed, from the same noise."""
     from supcon_jax.build import model as trained
 
@@ -98,15 +98,14 @@ def load(path: str) -> dict:
     return study
 
 
-def write(study: dict, found: dict[str, list[dict]], workdir: pathlib.Path, out: pathlib.Path, title: str, command: str) -> str:
+def write(study: dict, found: dict[str, list[dict]], workdir: epath.Path, out: epath.Path, title: str, command: str) -> str:
     """Writes OUT.json, OUT.png (if the study has prompts) and OUT.md; returns the text of the last one."""
     text = f"# {title}\n\n`{command}`\n\n{tabulate(study, found)}"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps({"study": study, "numbers": found}, indent=1, sort_keys=True))
+    storage.write(out.with_suffix(".json"), json.dumps({"study": study, "numbers": found}, indent=1, sort_keys=True))
     if study.get("prompts"):
         pictures.save_png(side_by_side(study, workdir), out.with_suffix(".png"))
         text += f"\nSame captions, same noise, first seed:\n\n![pictures]({out.with_suffix('.png').name})\n"
-    out.with_suffix(".md").write_text(text)
+    storage.write(out.with_suffix(".md"), text)
     return text
 
 
@@ -119,10 +118,10 @@ def cli(argv: list[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
-    workdir = pathlib.Path(flags.workdir)
-    out = pathlib.Path(flags.out) if flags.out else workdir / "STUDY"
     command = f"python -m supcon_jax.study --study={flags.study} --workdir=DIR"
     try:
+        workdir = storage.place(flags.workdir, storage.CHECKPOINTS)
+        out = storage.place(flags.out) if flags.out else workdir / "STUDY"
         study = load(flags.study)
         shard.start()
         print(write(study, run(study, workdir), workdir, out, study.get("title", flags.study), command))

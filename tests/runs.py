@@ -37,7 +37,8 @@ def command(*argv):
 def shapes() -> pathlib.Path:
     """Both stages of configs/shapes.py:tiny, on one device: eight simulated ones may wait for each other for ever."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="supcon_jax_shapes_"))
-    code, _ = command("--config=configs/shapes.py:tiny", f"--workdir={folder / 'w'}", "--config.mesh.data=1")
+    flags = ("--config.mesh.data=1", "--config.every.profile=2,3")
+    code, _ = command("--config=configs/shapes.py:tiny", f"--workdir={folder / 'w'}", *flags)
     assert code == 0
     return folder / "w"
 

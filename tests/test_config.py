@@ -155,7 +155,7 @@ def test_shipped_configs_are_found_from_anywhere(tmp_path, monkeypatch):
     "key,text,value",
     [("damsm.args.scl", "0", 0.0), ("batch", "16", 16), ("damsm.args.class_mask", "false", False), ("mesh.data", "4", 4),
      ("damsm.args.gammas", "(1.0,2.0,3.0)", (1.0, 2.0, 3.0)), ("damsm.args.gammas", "[1.0,2.0,3.0]", (1.0, 2.0, 3.0)),
-     ("stages", "damsm", ("damsm",)), ("data.root", "1", "1"), ("mesh.data", "auto", "auto"), ("every.profile", "(2,4)", (2, 4)),  # noqa: E501
+     ("stages", "damsm", ("damsm",)), ("data.root", "1", "1"), ("mesh.data", "auto", "auto"), ("every.profile", "(2,3)", (2, 3)),  # noqa: E501
      ("damsm.frozen.trunk", "a=b", "a=b"), ("damsm.optim.model.lr", "1e-4", 1e-4)],
 )  # fmt: skip
 def test_values_on_the_command_line_get_the_type_that_stands_there(key, text, value):
@@ -180,6 +180,8 @@ BAD = [
     ("seed=-1", "integer"), ("seed=0.5", "int"), ("seed=99999999999999999999", "integer"), ("skip_limit=0", "> 0"),
     ("damsm.steps=0", "at least 1"), ("damsm.steps=-5", "at least 1"), ("damsm.steps=1e3", "int"),
     ("every.log=-1", "number of steps"), ("every.save=0.5", "int"), ("every.profile=(1,2,3)", "two steps"),
+    ("every.profile=(2,2)", "two steps"), ("every.profile=(0,2)", "two steps"), ("every.profile=2", "two steps"),
+    ("every.profile=(1,4)", "within the steps of a stage; damsm has 2, attngan has 2"),
     ("evals.matching.every=-1", "number of steps"), ("evals.matching.fakes=1", "at least 2"), ("evals.matching.reals=-1", "records"),  # noqa: E501
     ("keep.latest=0", "at least 1"), ("keep.best=-1", "0 or more"), ("keep.mode=best", "min or max"),
     ("mesh.params=zero", "replicate or fsdp"), ("mesh.params_mib=-1", "MiB"), ("mesh.params_mib=nan", "float"),

@@ -14,7 +14,7 @@ FLOORS = {
     "train": 5, "evals": 5, "convert": 5, "report": 5,
     "methods": 4, "gans": 4,
     "losses": 3, "nets": 3, "views": 3, "data": 3,
-    "ops": 2, "hosts": 2,
+    "ops": 2, "hosts": 2, "storage": 2,
     "core": 1, "shard": 1, "config": 1,
 }  # fmt: skip
 DOORS = {
@@ -26,6 +26,8 @@ DOORS = {
     "ml_collections": {"config"},
     "matplotlib": {"report"},
     "safetensors": {"convert/tensors"},
+    "fsspec": {"storage"},
+    "gcsfs": {"storage"},
     "tensorflow": set(),
     "torch": set(),
 }

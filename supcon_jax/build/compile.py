@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 
 import jax
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
-from supcon_jax import core, shard
+from supcon_jax import core, shard, storage
 from supcon_jax.build import clip, cost, program, stage, weights
 from supcon_jax.build.target import GIB, Target, find
 from supcon_jax.config import UserError
@@ -21,7 +22,7 @@ from supcon_jax.train import loop
 MIB = 2**20
 
 
-def stages(config: dict, topology: str, workdir: pathlib.Path | None) -> Iterator[str]:
+def stages(config: dict, topology: str, workdir: epath.Path | None) -> Iterator[str]:
     """Compiles the stages of a plain config; yields lines to print; writes what it found under workdir, if given.
 
     Raises UserError: an unknown topology or no compiler for it, a batch that cannot be split over it, and at the end if a
@@ -37,11 +38,10 @@ def stages(config: dict, topology: str, workdir: pathlib.Path | None) -> Iterato
         raise UserError(f"too large for {topology}: {', '.join(large)}; --fit finds the largest batch that is not")
 
 
-def write(found: dict, topology: str, workdir: pathlib.Path) -> pathlib.Path:
+def write(found: dict, topology: str, workdir: epath.Path) -> epath.Path:
     """What was found as JSON. Returns the file."""
     path = workdir / f"compile_{topology.replace(':', '_')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1))
+    storage.write(path, json.dumps(found, indent=1))
     return path
 
 
@@ -103,7 +103,7 @@ def batch_shapes(built: stage.Stage, section: dict) -> dict:
     return {name: jax.ShapeDtypeStruct((section["batch"], *x.shape[1:]), x.dtype) for name, x in example.items()}
 
 
-def frozen_shapes(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict, dict, dict]:
+def frozen_shapes(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict, dict]:
     """What stage.load_frozen gives, in shape only: towers of stages that were not trained yet, of files if they are given.
 
     Raises UserError: a file that is not there, or no stage to take the tower from.
@@ -119,7 +119,7 @@ def frozen_shapes(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict,
             if config[name]["nets"]["image"]["frozen"]:
                 trees[key] = stage.trunk_shapes(config, name)
         elif place and not place.startswith("stage:"):
-            trees[key], about[key], _ = weights.load(pathlib.Path(place), key)
+            trees[key], about[key], _ = weights.load(place, key)
         elif upstream in config:
             trees[key], about[key] = exported(config, upstream, workdir)
         else:
@@ -127,7 +127,7 @@ def frozen_shapes(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict,
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), trees), about, {}
 
 
-def exported(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict, dict]:
+def exported(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict]:
     """(weights in shape, what their file says) that a stage would leave for later ones."""
     built = stage.build(config, name, workdir, evaluate=False, towers=frozen_shapes)
     state = jax.eval_shape(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 
 import jax
+from etils import epath
 
 from supcon_jax import hosts, shard
 from supcon_jax.build.names import call, frozen, resolve
@@ -30,7 +30,7 @@ class Data:
     vocab: Vocab | Bpe
     options: dict
     seed: int
-    skipped: pathlib.Path | None = None
+    skipped: epath.Path | None = None
 
     @property
     def classes(self) -> int:
@@ -66,7 +66,7 @@ def vocabulary(plain: list | dict) -> Vocab | Bpe:
     return Bpe(**plain) if isinstance(plain, dict) else Vocab(tuple(plain))
 
 
-def open_data(config: dict, workdir: pathlib.Path | None, vocab: Vocab | Bpe | None = None) -> Data:
+def open_data(config: dict, workdir: epath.Path | None, vocab: Vocab | Bpe | None = None) -> Data:
     """Opens both splits and settles the vocabulary.
 
     config: plain config. workdir: keeps vocab.json and skipped.jsonl. vocab: that of pretrained encoders, if any;
@@ -90,7 +90,6 @@ def open_data(config: dict, workdir: pathlib.Path | None, vocab: Vocab | Bpe | N
             if vocab.digest() != made.digest():
                 raise UserError(f"{path} was made from other captions than those of data.root; use another --workdir")
     if path is not None and hosts.chief() and isinstance(vocab, Vocab) and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         vocab.save(path)
     own = "" if hosts.chief() else f"_{jax.process_index()}"  # each process meets other records
     skipped = workdir / f"skipped{own}.jsonl" if workdir else None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
-from supcon_jax import core, hosts
+from supcon_jax import core, hosts, storage
 from supcon_jax.build.datasets import Data
 from supcon_jax.build.networks import attribute_net, network, prepared
 from supcon_jax.config import UserError
@@ -28,7 +28,7 @@ class Context:
 
     config: dict
     name: str
-    folder: pathlib.Path
+    folder: epath.Path
     task: core.Task
     frozen: dict
     hashes: dict
@@ -182,14 +182,11 @@ def measured(function, context: Context, options, state) -> dict[str, float]:
     records = function(context, state, options)
     if not hosts.chief():
         return protocol.numbers(records)
-    context.folder.mkdir(parents=True, exist_ok=True)
     path = context.folder / "evals.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     step = int(state.step)
     old |= {name: {"step": step, **record} for name, record in records.items()}
-    part = path.with_suffix(".part")  # a kill leaves the whole file or none
-    part.write_text(json.dumps(old, indent=1, sort_keys=True))
-    part.replace(path)
+    storage.write(path, json.dumps(old, indent=1, sort_keys=True))
     return protocol.numbers(records)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-import pathlib
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+
+from etils import epath
 
 from supcon_jax.build import compile
 from supcon_jax.build.target import find
@@ -17,7 +18,7 @@ CHOICES = ({"mesh.door": "auto"}, {"mesh.door": "ring"})
 MOST = 2**24
 
 
-def stages(config: dict, topology: str, workdir: pathlib.Path | None, words: Sequence[str]) -> Iterator[str]:
+def stages(config: dict, topology: str, workdir: epath.Path | None, words: Sequence[str]) -> Iterator[str]:
     """Searches every stage's largest batch; yields lines to print, at last the command that trains with them.
 
     words: the command's own flags. Raises UserError: as compile.stages does, or not even the smallest batch fits.
@@ -99,7 +100,7 @@ def tale(said: dict, choice: dict) -> str:
     return f"  batch {said['batch']}, {how}: {'fits' if said['fits'] else 'too large'}, {compile.lack(said)}"
 
 
-def command(words: Sequence[str], settings: dict, workdir: pathlib.Path | None) -> str:
+def command(words: Sequence[str], settings: dict, workdir: epath.Path | None) -> str:
     """The training command, ready to paste: the given flags, without those that the search has settled."""
     keys = tuple(f"--config.{key}=" for key in settings)
     kept = [word for word in words if not word.startswith(keys)]

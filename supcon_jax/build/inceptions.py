@@ -12,11 +12,11 @@
 from __future__ import annotations
 
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
 
+from supcon_jax import storage
 from supcon_jax.config import UserError
 from supcon_jax.convert import inception, rename, tensors
 from supcon_jax.evals.protocol import Network
@@ -57,7 +57,7 @@ def network(name: str, files: dict[str, str]) -> Network:
     """The network of a protocol. Raises UserError: its weight file is missing, or is not its file."""
     file, resize, look, scores = SEEN[name]
     path = files.get(file, "")
-    if not path or not pathlib.Path(path).is_file():
+    if not path or not storage.place(path).is_file():
         missing = f" ({path} is missing)" if path else ""
         raise UserError(f"network {name} needs {FILES[file]}: give --config.networks.{file}=FILE{missing}")
     module, variables, sha = read(file, str(path))

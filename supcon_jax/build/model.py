@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
+from supcon_jax import storage
 from supcon_jax.build import weights
 from supcon_jax.build.datasets import vocabulary
 from supcon_jax.build.names import net
@@ -130,7 +131,7 @@ def load(source: str, kinds: Sequence[str] = (*GANS, "damsm")) -> Model:
     kinds: what is looked for in a work folder, in this order.
     Raises UserError: nothing is there; the line lists what ships.
     """
-    path = pathlib.Path(source)
+    path = storage.place(source)
     if path.is_dir():
         places = [path / kind / "weights.safetensors" for kind in kinds] + [path / "weights.safetensors"]
         files = [file for file in places if file.is_file()]
@@ -138,6 +139,8 @@ def load(source: str, kinds: Sequence[str] = (*GANS, "damsm")) -> Model:
             raise UserError(f"{path} holds no finished stage of {', '.join(kinds)}: train to the end first")
         path = files[0]
     elif not path.is_file():
+        if storage.kind(path):
+            raise UserError(f"{path} holds neither a work folder nor weights: correct the address")
         path = SHIPPED / f"{source}.safetensors"
         if not path.is_file():
             names = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if not file.stem.endswith("_classifier"))
@@ -150,7 +153,7 @@ def load(source: str, kinds: Sequence[str] = (*GANS, "damsm")) -> Model:
     return Model(nets, tree, about)
 
 
-def sample(source: str, prompts: Sequence[str], folder: pathlib.Path, *, number: int, seed: int) -> Iterator[str]:
+def sample(source: str, prompts: Sequence[str], folder: epath.Path, *, number: int, seed: int) -> Iterator[str]:
     """Draws `number` pictures for each caption into `folder`: single PNGs and grid.png. Yields lines to print."""
     model = load(source, tuple(GANS))
     for prompt in prompts:

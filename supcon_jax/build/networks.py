@@ -8,6 +8,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
+from supcon_jax import storage
 from supcon_jax.build import inceptions, weights
 from supcon_jax.build.names import net
 from supcon_jax.config import UserError
@@ -45,9 +46,9 @@ def made(name: str, path: str) -> Network:
 
 
 def effnet_lite0(path: str) -> Network:
-    if path and not pathlib.Path(path).is_file():
+    if path and not storage.place(path).is_file():
         raise UserError(f"--config.networks.effnet_lite0={path}: no such file; leave it empty for the fetched one")
-    found = sorted(pathlib.Path(fetch.home(), "effnet_lite0").glob("**/*.pth")) if not path else [pathlib.Path(path)]
+    found = sorted(pathlib.Path(fetch.home(), "effnet_lite0").glob("**/*.pth")) if not path else [storage.place(path)]
     if not found or not found[0].is_file():
         raise UserError("the EfficientNet-Lite0 weights are missing: python -m supcon_jax.data.fetch effnet_lite0")
     module = EfficientNetLite0()
@@ -88,7 +89,7 @@ def prepared(images, side: int):
 @functools.cache
 def attribute_net(path: str = ""):
     """(images in [-1, 1] -> (features, {attribute: logits}), what its file says, sha256) of an attribute classifier."""
-    file = pathlib.Path(path) if path else SHIPPED / "shapes_classifier.safetensors"
+    file = path or SHIPPED / "shapes_classifier.safetensors"
     tree, about, sha = weights.load(file, "classifier")
     module = net(about["nets"]["image"], "nets.image")
     variables = {"params": tree["params"], "batch_stats": tree["stats"]}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import pathlib
+
+from etils import epath
 
 from supcon_jax.build import stage
 from supcon_jax.train import loop
@@ -11,7 +12,7 @@ from supcon_jax.train import loop
 log = logging.getLogger("supcon_jax")
 
 
-def train_stage(config: dict, name: str, workdir: pathlib.Path) -> dict[str, float]:
+def train_stage(config: dict, name: str, workdir: epath.Path) -> dict[str, float]:
     """Trains a stage of a plain config from where it stands to its end; a finished one is only read.
 
     Returns the numbers of its last evaluation. Raises UserError: as the parts do.
@@ -26,7 +27,7 @@ def train_stage(config: dict, name: str, workdir: pathlib.Path) -> dict[str, flo
     return values
 
 
-def evaluate_stage(config: dict, name: str, workdir: pathlib.Path) -> tuple[int, dict[str, float]]:
+def evaluate_stage(config: dict, name: str, workdir: epath.Path) -> tuple[int, dict[str, float]]:
     """(step, numbers) of a stage's newest checkpoint."""
     built = stage.build(config, name, workdir)
     loop.settle(built.run)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import pathlib
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 
-from supcon_jax import core, hosts, shard
+from supcon_jax import core, hosts, shard, storage
 from supcon_jax.build import clip, evaluations, weights
 from supcon_jax.build.datasets import Data, mesh_of, open_data, vocabulary
 from supcon_jax.build.names import call, frozen, net, resolve
@@ -45,7 +45,7 @@ def depends(config: dict, name: str) -> dict:
     return {k: config[k] for k in keys} | {"data": data, name: config[name]} | ({"before": before} if before else {})
 
 
-def done(config: dict, name: str, workdir: pathlib.Path) -> dict | None:
+def done(config: dict, name: str, workdir: epath.Path) -> dict | None:
     """What the DONE file of a finished stage says, or None if the stage is not finished.
 
     Raises UserError: it was finished with another config; the line says what differs.
@@ -61,7 +61,7 @@ def done(config: dict, name: str, workdir: pathlib.Path) -> dict | None:
     return said
 
 
-def build(config: dict, name: str, workdir: pathlib.Path, evaluate: bool = True, *, mesh=None, sums=None, towers=None) -> Stage:
+def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *, mesh=None, sums=None, towers=None) -> Stage:
     """Builds the stage `name` of a plain config.
 
     workdir: holds the folders of all stages. evaluate: with its evaluations and sample pictures.
@@ -133,7 +133,7 @@ def own_nets(section: dict, towers: dict) -> dict:
     return {key: clip.fitted(options, towers) if galip else options for key, options in section["nets"].items()}
 
 
-def load_frozen(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict, dict, dict]:
+def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict, dict]:
     """The frozen towers of a stage: (trees, what their files say of themselves, sha256), by name.
 
     Raises UserError: a tower that is needed and not there; the line says which file to give.
@@ -153,14 +153,14 @@ def load_frozen(config: dict, name: str, workdir: pathlib.Path) -> tuple[dict, d
                 f"{name} needs pretrained encoders: run the damsm stage first, or give its weights.safetensors"
                 f" with --config.{name}.frozen.{key}=FILE"
             )
-        path = workdir / place[6:] / "weights.safetensors" if place.startswith("stage:") else pathlib.Path(place)
+        path = workdir / place[6:] / "weights.safetensors" if place.startswith("stage:") else storage.place(place)
         trees[key], about[key], hashes[key] = weights.load(path, key)
     return jax.tree.map(jnp.asarray, trees), about, hashes
 
 
 def load_trunk(config: dict, name: str, place: str) -> tuple[dict, str]:
     """The ImageNet trunk of the image encoder, converted from a file with torchvision's names."""
-    if not place or not pathlib.Path(place).is_file():
+    if not place or not storage.place(place).is_file():
         raise UserError(
             f"{name}.nets.image.frozen=True needs {INCEPTION_FILE}: give --config.{name}.frozen.trunk=FILE"
             f"{f' ({place} is missing)' if place else ''}, or train the trunk with --config.{name}.nets.image.frozen=False"
@@ -229,9 +229,7 @@ def write_record(state, values, bits: str, *, config, name, folder) -> None:
         "weights": tensors.sha256(folder / "weights.safetensors"),
         "numbers": values,
     }
-    part = folder / "DONE.part"  # a kill leaves the whole file or none
-    part.write_text(json.dumps(record, indent=1, sort_keys=True))
-    part.replace(folder / "DONE")
+    storage.write(folder / "DONE", json.dumps(record, indent=1, sort_keys=True))
 
 
 def export_damsm(state, towers):

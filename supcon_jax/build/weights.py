@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import json
-import pathlib
 
 import jax
 import numpy as np
+from etils import epath
 
+from supcon_jax import storage
 from supcon_jax.config import UserError
 from supcon_jax.convert import tensors
 
 
-def save(path: pathlib.Path, tree, about: dict) -> None:
+def save(path: epath.Path, tree, about: dict) -> None:
     """Writes {"a": {"b": array}} as "a/b" with `about` (plain, JSON-ready) in the file's metadata."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors.write(path, jax.device_get(tree), {"about": json.dumps(about)})
 
 
-def load(path: pathlib.Path, kind: str | None = None) -> tuple[dict, dict, str]:
+def load(path: epath.Path, kind: str | None = None) -> tuple[dict, dict, str]:
     """(tree, about, sha256) of a weight file. kind: what it must hold ("damsm", "attngan", ...); anything if left out.
 
     Raises UserError: it is missing, or holds something else.
     """
-    path = pathlib.Path(path)
+    path = storage.place(path)
     if not path.is_file():
         raise UserError(f"{path} is missing: train that stage first or give a weight file")
-    about = json.loads(tensors.metadata(path).get("about", "{}"))
-    if "kind" not in about or kind not in (None, about["kind"]):
-        raise UserError(f"{path} holds {about.get('kind', 'foreign weights')!r}, not {kind or 'weights of this library'!r}")
-    wide = {k: x.astype(np.float32) if x.dtype == np.float16 else x for k, x in tensors.read(path).items()}
-    return tensors.nest(wide), about, tensors.sha256(path)
+    with storage.local(path) as file:
+        about = json.loads(tensors.metadata(file).get("about", "{}"))
+        if "kind" not in about or kind not in (None, about["kind"]):
+            have = about.get("kind", "foreign weights")
+            raise UserError(f"{path} holds {have!r}, not {kind or 'weights of this library'!r}")
+        wide = {k: x.astype(np.float32) if x.dtype == np.float16 else x for k, x in tensors.read(file).items()}
+        return tensors.nest(wide), about, tensors.sha256(file)

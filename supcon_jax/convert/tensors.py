@@ -13,7 +13,9 @@ import struct
 import zipfile
 
 import numpy as np
+from etils import epath
 
+from supcon_jax import storage
 from supcon_jax.config import UserError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -26,9 +28,14 @@ def read(path) -> dict[str, np.ndarray]:
 
     Raises UserError: no such file, a damaged one, another kind, or a .pth that holds more than tensors.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
+    if not epath.Path(path).is_file():
         raise UserError(f"no weight file at {path}: check the path")
+    with storage.local(path) as file:
+        return unpacked(file)
+
+
+def unpacked(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """`read` of a file on this machine."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file
@@ -52,11 +59,8 @@ def write(path, tree, meta: dict[str, str] | None = None) -> None:
     A kill leaves the whole file, the one that was there before, or none.
     """
     from safetensors.numpy import save  # its save_file leaves a file that only its owner may read
-    path = pathlib.Path(path)
     flat = {name: np.asarray(a, order="C") for name, a in flatten(tree, "/").items()}
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(save(flat, {k: str(v) for k, v in (meta or {}).items()}))
-    part.replace(path)
+    storage.write(path, save(flat, {k: str(v) for k, v in (meta or {}).items()}))
 
 
 def metadata(path) -> dict[str, str]:
@@ -89,7 +93,7 @@ def nest(tensors: dict[str, np.ndarray]) -> dict:
 
 def sha256(path) -> str:
     """Digest of a file's bytes in hexadecimal."""
-    with open(path, "rb") as f:
+    with epath.Path(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from supcon_jax import storage
 from supcon_jax.config import UserError
 from supcon_jax.data.fetch import home
 from supcon_jax.data.folder import listing
@@ -56,7 +57,7 @@ def coco(split, root=None, *, captions=5, crowd=True):
         raise UserError(f"coco has no split {split!r}: use one of {', '.join(SPLITS)}")
     if captions < 1:
         raise UserError(f"coco: captions={captions}: keep at least 1")
-    root, (part, listed) = epath.Path(home(root)), SPLITS[split]
+    root, (part, listed) = storage.place(home(root)), SPLITS[split]
     folder = find(root)
     if folder is not None:
         classes, chosen = records(part, folder)

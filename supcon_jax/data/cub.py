@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from supcon_jax import storage
 from supcon_jax.config import UserError
 from supcon_jax.data.fetch import home
 from supcon_jax.data.folder import listing
@@ -49,7 +50,7 @@ def cub(split, root=None, *, bbox_crop=True):
     """
     if split not in SPLITS:
         raise UserError(f"cub has no split {split!r}: use one of {', '.join(SPLITS)}")
-    root = epath.Path(home(root))
+    root = storage.place(home(root))
     folder = find(root)
     if folder is None:
         for place in (root, root / "cub", root / "birds"):

@@ -7,6 +7,7 @@ import unicodedata
 import numpy as np
 from etils import epath
 
+from supcon_jax import storage
 from supcon_jax.config import UserError
 from supcon_jax.data.fetch import home
 from supcon_jax.data.folder import listing, share
@@ -36,7 +37,7 @@ def emoji(split, root=None, *, labels="single", uses=10, test=10, skin_tones=Fal
         raise UserError(f"emoji knows no labels {labels!r}: use single or multi")
     if not 0 < test < 100:
         raise UserError(f"emoji: test={test} per cent: use 1 to 99")
-    folder = _folder(home(root))
+    folder = _folder(storage.place(home(root)))
     everything = _entries(folder)
     classes, table = (_single if labels == "single" else _multi)(everything, uses)
     present = listing(folder / "images")

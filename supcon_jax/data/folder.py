@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 from etils import epath
 
+from supcon_jax import storage
 from supcon_jax.config import UserError
 from supcon_jax.data.images import decode
 from supcon_jax.data.source import Source
@@ -27,7 +28,7 @@ def folder(split, root, *, captions="captions.jsonl"):
     Raises UserError: with the line's number, JSON that cannot be read, unknown keys, wrong types, a picture that is
     missing, named twice or outside root; a split without records.
     """
-    root = epath.Path(root)
+    root = storage.place(root)
     path = root / captions
     if not path.exists():
         raise UserError(f"{path} is missing: write one line of JSON per picture, or correct data.root")

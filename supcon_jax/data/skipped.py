@@ -5,6 +5,7 @@ import threading
 
 from etils import epath
 
+from supcon_jax import storage
 from supcon_jax.config import UserError
 
 
@@ -38,8 +39,7 @@ class Skipped:
                 return
             self.reasons[split, key] = reason
             if self.path is not None and (split, key) not in self._written:
-                with epath.Path(self.path).open("a") as file:
-                    file.write(json.dumps({"split": split, "key": key, "reason": reason}) + "\n")
+                storage.append(self.path, json.dumps({"split": split, "key": key, "reason": reason}))
             count = sum(1 for other, _ in self.reasons if other == split)
         if count > self.allowed:
             listed = f"see {self.path}" if self.path is not None else f"the last one is {key}: {reason}"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from supcon_jax import storage
 from supcon_jax.config import UserError
 
 END = "<end>"  # id 0, which is also the padding
@@ -87,10 +88,7 @@ class Vocab:
 
     def save(self, path):
         """Write {word: id} as JSON, in the order of ids."""
-        path = epath.Path(path)
-        part = path.with_name(path.name + ".part")  # a kill leaves the whole file or none
-        part.write_text(json.dumps(self.ids, ensure_ascii=False, indent=0) + "\n")
-        part.replace(path)
+        storage.write(path, json.dumps(self.ids, ensure_ascii=False, indent=0) + "\n")
 
     @classmethod
     def load(cls, path):

@@ -5,11 +5,11 @@ import io
 import itertools
 import json
 import re
-import secrets
 
 import numpy as np
 from etils import epath
 
+from supcon_jax import storage
 from supcon_jax.config import UserError
 from supcon_jax.evals.fid import finite
 from supcon_jax.evals.streams import first_branch, labelled, reals
@@ -54,15 +54,11 @@ def digest(features, label, meta):
 
 def save(path, features, label, meta):
     """Write a cache file in one move: a half-written one never bears the name."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     label = np.zeros((0,), np.int32) if label is None else np.asarray(label)
     features, buffer = np.asarray(features, np.float32), io.BytesIO()
     sha = digest(features, label, meta)
     np.savez(buffer, features=features, label=label, meta=np.array(meta), sha256=np.array(sha))
-    part = path.parent / f"{path.name}.{secrets.token_hex(4)}.part"
-    part.write_bytes(buffer.getvalue())
-    part.replace(path)
+    storage.write(path, buffer.getvalue())
 
 
 def load(path, meta):

@@ -4,8 +4,9 @@ import io
 import textwrap
 
 import numpy as np
-from etils import epath
 from PIL import Image, ImageDraw, ImageFont
+
+from supcon_jax import storage
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 LINE = 13  # pixels a line of the default font takes
@@ -116,9 +117,7 @@ def side_by_side(blocks, row_titles=None, gap=2, captions=None):
 
 def save_png(picture, path):
     """Write a picture as PNG (lossless), folders made as needed; paths may be remote. Returns the path."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
-    path.write_bytes(buffer.getvalue())
+    storage.write(path, buffer.getvalue())
     return path

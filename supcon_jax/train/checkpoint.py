@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
-from supcon_jax import shard
+from supcon_jax import shard, storage
 from supcon_jax.config import UserError
 from supcon_jax.core import State
 
@@ -53,13 +53,15 @@ class Checkpoints:
                     get_metric_fn=rule["best_fn"], reverse=mode == "min", n=best, keep_checkpoints_without_metrics=False
                 )
             )
-        self.manager = ocp.CheckpointManager(
-            epath.Path(folder).resolve(),  # orbax writes to absolute paths only
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy(policies), create=True, **rule
-            ),
-            item_names=("state", "extra"),
-        )
+        folder = epath.Path(folder)
+        with storage.told(folder):
+            self.manager = ocp.CheckpointManager(
+                folder if storage.kind(folder) else folder.resolve(),  # orbax writes to absolute paths only
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=managers.AnyPreservationPolicy(policies), create=True, **rule
+                ),
+                item_names=("state", "extra"),
+            )
 
     def save(self, state: State, data: dict, evals: dict[str, float] | None = None) -> None:
         """Writes the state after its step, the iterator's position and the digest of the state."""
@@ -89,6 +91,7 @@ class Checkpoints:
                 if digest(state) != found.extra["digest"]:
                     raise ValueError("its digest does not fit its content")
             except Exception as error:  # orbax raises many kinds for damaged files
+                storage.reach(self.manager.directory)  # an outage is no damage
                 reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
                 log.warning("checkpoint %s of %s is damaged and passed over: %s", at, self.manager.directory, reason)
                 continue

@@ -1,17 +1,18 @@
-"""What watches a run: console, metrics.jsonl and TensorBoard; the only door to tensorboardX."""
+"""What watches a run: console, metrics.jsonl, TensorBoard, profiler traces; the only door to tensorboardX."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import pathlib
 import sys
 import time
 
+import jax
 import numpy as np
+from etils import epath
 
-from supcon_jax import hosts
+from supcon_jax import hosts, storage
 
 log = logging.getLogger("supcon_jax")
 
@@ -19,18 +20,20 @@ log = logging.getLogger("supcon_jax")
 class Writer:
     """Scalars and pictures of one stage: a line in metrics.jsonl and the same in TensorBoard.
 
-    Lines of steps after `start` are removed at opening: a resumed run writes them again.
+    Lines of steps after `start` are removed at opening: a resumed run writes them again. In a folder every line lies
+    there at once; in a store both appear with `send`.
     """
 
-    def __init__(self, folder: pathlib.Path, start: int):
+    def __init__(self, folder: epath.Path, start: int):
         from tensorboardX import SummaryWriter
 
-        self.path = folder / "metrics.jsonl"
-        if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if kept(line, start)]
-            self.path.write_text("".join(line + "\n" for line in lines))
-        self.file = self.path.open("a")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+        self.mirror = storage.Mirror(folder)
+        path = self.mirror.fetch("metrics.jsonl")
+        if path.exists():
+            lines = [line for line in path.read_text().splitlines() if kept(line, start)]
+            path.write_text("".join(line + "\n" for line in lines))
+        self.file = path.open("a")
+        self.board = SummaryWriter(str(self.mirror.local / "tensorboard"), purge_step=start + 1 if start else None)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         numbers = {name: float(value) for name, value in values.items()}
@@ -44,9 +47,15 @@ class Writer:
         """image: a PIL picture."""
         self.board.add_image(name, np.asarray(image), step, dataformats="HWC")
 
+    def send(self) -> None:
+        """What was written so far lies there when this returns."""
+        self.board.flush()
+        self.mirror.send()
+
     def close(self) -> None:
         self.file.close()
         self.board.close()
+        self.mirror.close()
 
 
 class Silent:
@@ -58,8 +67,40 @@ class Silent:
     def picture(self, step: int, name: str, image) -> None:
         pass
 
+    def send(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
+
+
+class Trace:
+    """A profiler trace of the steps [first, end) below `folder`, where TensorBoard and Perfetto find it.
+
+    steps: (first, end), or () for none. A run that ends within them is traced to its end; one that resumes within them
+    not at all. Of several processes the first one is traced.
+    """
+
+    def __init__(self, folder: epath.Path, steps):
+        self.folder, self.mirror = folder, None
+        self.first, self.end = steps if steps and hosts.chief() else (0, 0)
+
+    def before(self, at: int, state) -> None:
+        """Starts or ends the trace if that is due before step `at`, as soon as `state` is there."""
+        if at not in (self.first, self.end):
+            return
+        jax.block_until_ready(state)
+        if at == self.end:
+            self.close()
+        else:
+            self.mirror = storage.Mirror(self.folder)
+            jax.profiler.start_trace(str(self.mirror.local))
+
+    def close(self) -> None:
+        if self.mirror is not None:
+            jax.profiler.stop_trace()
+            self.mirror.close()
+            self.mirror = None
 
 
 def kept(line: str, start: int) -> bool:

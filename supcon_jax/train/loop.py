@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
 import json
 import logging
-import pathlib
 import signal
 import time
 from collections.abc import Callable
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
-from supcon_jax import core, hosts, shard
+from supcon_jax import core, hosts, shard, storage
 from supcon_jax.config import UserError, difference, digest
 from supcon_jax.nets.init import on_host
 from supcon_jax.train import checkpoint, hooks
@@ -42,7 +44,7 @@ class Run:
     """
 
     name: str
-    folder: pathlib.Path
+    folder: epath.Path
     task: core.Task
     frozen: core.Frozen
     data: Callable[[], object]
@@ -74,15 +76,25 @@ def train(run: Run) -> tuple[core.State, dict[str, float]]:
     start = int(state.step)
     hosts.agree({"step to start from": str(start), "last step": str(run.steps), "place in the data": str(data.state())})
     writer = hooks.Writer(run.folder, start) if hosts.chief() else hooks.Silent()
+    trace = hooks.Trace(run.folder / "profile", run.every.get("profile"))
+    with contextlib.closing(writer), contextlib.closing(trace):
+        state, measured = advance(run, state, data, saved, writer, trace, stop)
+    stop.end()
+    return state, measured
+
+
+def advance(run: Run, state, data, saved, writer, trace, stop) -> tuple[core.State, dict[str, float]]:
+    """Makes the steps that are left. Raises SystemExit: told to stop, and saved."""
+    start = int(state.step)
     progress = hooks.Progress(run.name, run.steps, run.images, start)
     step = stepper(run.task, run.mesh, state)
     frozen = shard.lay(run.frozen, run.mesh, run.split)
-    late, measured, profiling = None, {}, tuple(run.every.get("profile", ()))
+    late, measured = None, {}
     for at in range(start + 1, run.steps + 1):
         began = time.monotonic()
         batch = shard.place(next(data), run.mesh)
         progress.waited += time.monotonic() - began
-        trace(run, profiling, at)
+        trace.before(at, state)
         state, metrics = step(state, frozen, batch)
         if at == start + 1:
             jax.block_until_ready(metrics)
@@ -96,17 +108,15 @@ def train(run: Run) -> tuple[core.State, dict[str, float]]:
         stopping = stop.now(at)
         if due(at, run.every["save"], run.steps) or stopping:
             late = report(run, writer, progress, late, None)  # what a checkpoint covers is written down before it
+            writer.send()
             saved.save(state, data.state(), measured)
         if stopping:
             saved.close()
-            writer.close()
             stop.end()
             raise SystemExit(f"{run.name}: stopped at step {at}, saved; the same command goes on from here")
     saved.close()
     if start == run.steps:  # everything was trained before the stop: only the numbers are missing
         measured = watch(run, writer, state, start)
-    writer.close()
-    stop.end()
     return state, measured
 
 
@@ -121,8 +131,6 @@ def settle(run: Run) -> None:
     """Writes the stage's config beside its checkpoints, or compares with the one that lies there."""
     path = run.folder / "config.json"
     hosts.agree({"config": digest(run.config)})
-    if hosts.chief():
-        run.folder.mkdir(parents=True, exist_ok=True)
     found = path.exists()
     hosts.wait("the config was looked for")
     if found:
@@ -131,9 +139,7 @@ def settle(run: Run) -> None:
             shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
             raise UserError(f"{run.folder} was trained with another config ({shown}); use another --workdir")
     elif hosts.chief():
-        part = path.with_suffix(".part")  # a kill leaves the whole file or none
-        part.write_text(json.dumps(run.config, indent=1, sort_keys=True))
-        part.replace(path)
+        storage.write(path, json.dumps(run.config, indent=1, sort_keys=True))
     hosts.wait("the config lies there")
     if not path.exists():
         raise UserError(f"{run.folder}: what process 0 writes is not seen here; --workdir must lie on storage that all share")
@@ -182,9 +188,9 @@ def watch(run, writer, state, at) -> dict[str, float]:
     if run.picture and due(at, run.every["sample"], run.steps):
         picture = run.picture(state)
         if hosts.chief():
-            folder = run.folder / "samples"
-            folder.mkdir(exist_ok=True)
-            picture.save(folder / f"{at:07d}.png")
+            buffer = io.BytesIO()
+            picture.save(buffer, format="PNG")
+            storage.write(run.folder / "samples" / f"{at:07d}.png", buffer.getvalue())
         writer.picture(at, "samples", picture)
     values = {}
     for evaluation in run.evals:
@@ -196,14 +202,6 @@ def watch(run, writer, state, at) -> dict[str, float]:
     if values:
         writer.scalars(at, values)
     return values
-
-
-def trace(run, profiling, at) -> None:
-    """Writes a profiler trace of the steps [a, b) to the stage's folder."""
-    if profiling and at == profiling[0]:
-        jax.profiler.start_trace(str(run.folder / "profile"))
-    if profiling and at == profiling[1]:
-        jax.profiler.stop_trace()
 
 
 class Stop:

@@ -1,12 +1,12 @@
 """Weight files: what is written comes back, what is something else is refused, and no half of one is ever seen."""
 
 import os
-import pathlib
 import stat
 
 import ml_dtypes
 import numpy as np
 import pytest
+from etils import epath
 
 from supcon_jax.build import weights
 from supcon_jax.config import UserError
@@ -79,10 +79,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
             file.write(data[: len(data) // 2])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    monkeypatch.setattr(type(epath.Path(path)), "write_bytes", full)
     with pytest.raises(OSError, match="no space"):
         weights.save(path, tree(1.0), ABOUT)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("mask,mode", [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])

@@ -221,6 +221,30 @@ def test_due(at, every, last, expected):
     assert loop.due(at, every, last) is expected
 
 
-def test_a_profile_of_the_steps_asked_for_is_written(tmp_path):
-    loop.train(run(tmp_path, steps=4, every={"log": 1, "save": 0, "sample": 0, "profile": (2, 3)}))
-    assert any(path.is_file() for path in (tmp_path / "profile").rglob("*"))
+@pytest.mark.parametrize("span,expected", [((2, 3), [2]), ((1, 3), [1, 2]), ((4, 5), [4]), ((5, 9), None), ((), None)])
+def test_a_profile_of_the_steps_asked_for_is_written(tmp_path, span, expected, monkeypatch):
+    """Those of the run, up to its end; nothing where it ends before them."""
+    running, traced, ended = [], [], []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: running.append(folder))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: ended.append(running.pop()))
+    before = loop.hooks.Trace.before
+
+    def seen(trace, at, state):
+        before(trace, at, state)
+        traced.extend([at] * len(running))
+
+    monkeypatch.setattr(loop.hooks.Trace, "before", seen)
+    loop.train(run(tmp_path, steps=4, every={"log": 1, "save": 0, "sample": 0, "profile": span}))
+    assert traced == (expected or []) and not running and ended == [str(tmp_path / "profile")] * bool(expected)
+
+
+def test_a_run_that_stops_and_resumes_within_a_profile(tmp_path):
+    """The first part is traced, for real; the second one goes on without."""
+    every = {"log": 1, "save": 100, "sample": 0, "profile": (2, 5)}
+    stop = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    with pytest.raises(SystemExit):
+        loop.train(run(tmp_path, data=lambda: Data({3: stop}), every=every))
+    (folder,) = (tmp_path / "profile" / "plugins" / "profile").iterdir()
+    assert any(path.name.endswith(".xplane.pb") and path.stat().st_size for path in folder.iterdir())
+    assert loop.train(run(tmp_path, every=every))[0].step == 6
+    assert list((tmp_path / "profile" / "plugins" / "profile").iterdir()) == [folder]
