@@ -187,7 +187,8 @@ def shown(said: dict) -> Iterator[str]:
     for (n, m, d, door, why), times in alike.items():
         yield f"  sums of {n} x {m}, {d} numbers each{f', {times} times' if times > 1 else ''}: {door} ({why})"
     floor = {key: f"{1e3 * value:.3g} ms" for key, value in said["floor_seconds"].items()}
-    products = f"{said['flop'] / 1e12:.3g} TFLOP of products a device, {floor['products']} at the chip's peak"
+    flop = f"{said['flop'] / 1e12:.3g} TFLOP" if said["flop"] >= 1e11 else f"{said['flop'] / 1e9:.3g} GFLOP"
+    products = f"{flop} of products a device, {floor['products']} at the chip's peak"
     yield f"  modelled, not measured: {products}; {size(said['gradients'])} of gradients, {floor['links']} on its links"
     if said["sums"]:
         time = {key: 1e3 * value for key, value in said["modelled_seconds"].items()}
