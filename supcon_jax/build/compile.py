@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import json
 import pathlib
@@ -15,8 +16,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from supcon_jax import core, shard, storage
 from supcon_jax.build import clip, cost, program, stage, weights
+from supcon_jax.build.datasets import open_data
 from supcon_jax.build.target import GIB, Target, find
 from supcon_jax.config import UserError
+from supcon_jax.data import blank
 from supcon_jax.train import loop
 
 MIB = 2**20
@@ -30,12 +33,34 @@ def stages(config: dict, topology: str, workdir: epath.Path | None) -> Iterator[
     """
     target, found = find(topology), {}
     for name in config["stages"]:
+        laid(config, name, target)  # a batch that cannot be split is told before anything takes minutes
+    config, told = at_hand(config)
+    yield from told
+    for name in config["stages"]:
         found[name] = one(config, name, target)
         yield from shown(found[name])
     if workdir:
         yield f"written to {write(found, topology, workdir)}"
     if large := [f"{name} ({lack(said)})" for name, said in found.items() if not said["fits"]]:
         raise UserError(f"too large for {topology}: {', '.join(large)}; --fit finds the largest batch that is not")
+
+
+def at_hand(config: dict) -> tuple[dict, list[str]]:
+    """(the plain config to compile, lines about it): a data set that is not here is stood for by its published sizes.
+
+    Raises UserError: `data.root` is given and not right, or nothing is known of a data set that is not here.
+    """
+    name, root = config["data"]["name"], config["data"]["root"]
+    if root or name not in blank.SIZES:
+        return config, []
+    try:
+        open_data(config, None)
+    except UserError:
+        data = config["data"] | {"name": "blank", "args": {"of": name}}
+        sizes = blank.SIZES[name]
+        counts = f"{sizes['records'].get(data['train'])} records, {sizes['classes']} classes, {sizes['words']} words"
+        return config | {"data": data}, [f"{name} is not at hand: compiled for its published sizes ({counts})"]
+    return config, []
 
 
 def write(found: dict, topology: str, workdir: epath.Path) -> epath.Path:
@@ -50,23 +75,36 @@ def one(config: dict, name: str, target: Target) -> dict:
 
     Raises UserError: as `stage.build` does, or the batch cannot be split over the target.
     """
-    batch = config[name]["batch"]
-    mesh, calls = target.mesh(stage.slice_of(config[name], name), config["mesh"]["data"]), []
+    batch, mesh, calls = config[name]["batch"], laid(config, name, target), []
     sums = cost.Heard(stage.door(config, mesh, target.chip.memory // GIB * GIB), calls)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         built = stage.build(config, name, folder, evaluate=False, mesh=mesh, sums=sums, towers=frozen_shapes)
         example = batch_shapes(built, config[name])
     said = {"stage": name, "topology": target.name, "devices": mesh.size, "batch": batch, "run": False}
+    said |= {"slices": config[name]["args"].get("slices", 1), "records": len(built.data.train)}
     state = jax.eval_shape(functools.partial(core.init_state, built.task), key_shape(), example)
     state, frozen = (placed(tree, shard.shardings(tree, mesh, built.run.split)) for tree in (state, built.frozen))
     rows = NamedSharding(mesh, PartitionSpec("data"))
     example = placed(example, jax.tree.map(lambda _: rows, example))
-    step = loop.stepper(built.task, mesh, state).lower(state, frozen, example)
-    said |= compiled(step, target)
+    step = loop.stepper(built.task, mesh, state).trace(state, frozen, example)
+    said["flop"] = cost.products(step.jaxpr) / mesh.size
+    said["gradients"] = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
+    said["floor_seconds"] = cost.floor(said["flop"], said["gradients"], mesh.size, target.chip)
+    said |= compiled(step.lower(), target)
     said["sums"] = [vars(call) for call in calls]
     said["modelled_seconds"] = cost.modelled(calls, mesh.size, target.chip, said["collectives"])
     return said
+
+
+def laid(config: dict, name: str, target: Target) -> jax.sharding.Mesh:
+    """The mesh that a stage's batch, or each slice of it, is split over. Raises UserError: it cannot be."""
+    rows = stage.slice_of(config[name], name)
+    try:
+        return target.mesh(rows, config["mesh"]["data"])
+    except UserError as error:
+        slices = f" / args.slices = {rows}" if rows != config[name]["batch"] else ""
+        raise UserError(f"config.{name}.batch={config[name]['batch']}{slices}: {error}") from None
 
 
 def compiled(lowered, target: Target) -> dict:
@@ -139,7 +177,8 @@ def exported(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict]:
 
 def shown(said: dict) -> Iterator[str]:
     """What `one` found, as lines."""
-    how = f"batch {said['batch']} over {said['devices']} devices"
+    slices = f" in {said['slices']} slices" if said["slices"] > 1 else ""
+    how = f"batch {said['batch']}{slices} over {said['devices']} devices"
     yield f"{said['stage']} on {said['topology']}, {how}: compiled in {said['compile_seconds']:.0f} s, not run"
     if not said["memory"]:
         yield f"  does not fit: {lack(said)}"
@@ -148,12 +187,17 @@ def shown(said: dict) -> Iterator[str]:
     yield f"  memory of a device: {sizes}; {'' if said['fits'] else 'does not fit: '}{lack(said)}"
     counts = [f"{kind} {sum(c.values())} ({c['asynchronous']} asynchronous)" for kind, c in said["collectives"].items()]
     yield f"  collectives: {', '.join(counts) or 'none'}"
-    for call in said["sums"]:
-        yield f"  sums of {call['n']} x {call['m']}, {call['d']} numbers each: {call['door']} ({call['why']})"
+    alike = collections.Counter((c["n"], c["m"], c["d"], c["door"], c["why"]) for c in said["sums"])
+    for (n, m, d, door, why), times in alike.items():
+        yield f"  sums of {n} x {m}, {d} numbers each{f', {times} times' if times > 1 else ''}: {door} ({why})"
+    floor = {key: f"{1e3 * value:.3g} ms" for key, value in said["floor_seconds"].items()}
+    flop = f"{said['flop'] / 1e12:.3g} TFLOP" if said["flop"] >= 1e11 else f"{said['flop'] / 1e9:.3g} GFLOP"
+    products = f"{flop} of products a device, {floor['products']} at the chip's peak"
+    yield f"  modelled, not measured: {products}; {size(said['gradients'])} of gradients, {floor['links']} on its links"
     if said["sums"]:
         time = {key: 1e3 * value for key, value in said["modelled_seconds"].items()}
         parts = f"compute {time['compute']:.3g}, links {time['links']:.3g}"
-        yield f"  modelled, not measured: {time['all']:.3g} ms a step for these sums ({parts}); encoders not included"
+        yield f"  modelled, not measured: {time['all']:.3g} ms a step for the sums alone ({parts})"
 
 
 def lack(said: dict) -> str:

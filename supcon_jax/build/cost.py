@@ -1,4 +1,4 @@
-"""The modelled time of contrastive sums on many devices. Modelled, never measured."""
+"""The modelled time of a step's products and of its contrastive sums on many devices. Modelled, never measured."""
 
 from __future__ import annotations
 
@@ -92,3 +92,54 @@ def modelled(calls: list[Call], devices: int, chip: Chip, collectives: dict) -> 
     apart = permutes["asynchronous"] > 0 and not permutes["synchronous"]
     parts = [seconds(call, devices, chip, call.door == "ring" and apart) for call in calls]
     return {key: sum(part[key] for part in parts) for key in ("compute", "links", "all")}
+
+
+def floor(flop: float, gradients: int, devices: int, chip: Chip) -> dict[str, float]:
+    """{"products": s, "links": s}: what a step's products take at the chip's bfloat16 peak, and the sum of its gradients
+    over all links, 2 B (D - 1) / D bytes out of each device."""
+    moved = 2 * gradients * (devices - 1) / devices
+    return {"products": flop / chip.flops, "links": moved / (chip.link * chip.links)}
+
+
+def products(program) -> float:
+    """FLOP of all matrix products and convolutions of a traced program (a Jaxpr), on all devices together.
+
+        2 |out| c   for each: |out| numbers, each a sum of c terms; terms that a stride fills with zeros do not count
+
+    The body of a loop counts as often as it runs, once where that is not known; of branches the largest counts. As the
+    program is written: what the compiler then leaves out or repeats is not seen.
+    """
+    total = 0.0
+    for one in getattr(program, "jaxpr", program).eqns:
+        name, how = one.primitive.name, one.params
+        inside = [products(part) for part in programs(how.values())]
+        if name == "dot_general":
+            terms = math.prod(one.invars[0].aval.shape[axis] for axis in how["dimension_numbers"][0][0])
+            total += 2 * _size(one.outvars[0]) * terms
+        elif name == "conv_general_dilated":
+            kernel = one.invars[1].aval.shape
+            terms = math.prod(kernel) / kernel[how["dimension_numbers"].rhs_spec[0]]
+            total += 2 * _size(one.outvars[0]) * terms / math.prod(how["lhs_dilation"])
+        elif name == "scan":
+            total += how["length"] * sum(inside)
+        elif name == "cond":
+            total += max(inside, default=0.0)
+        elif name == "shard_map":  # the text of one device
+            axes = how.get("newly_manual_axes", how["mesh"].axis_names)
+            total += math.prod(how["mesh"].shape[axis] for axis in axes) * sum(inside)
+        else:
+            total += sum(inside)
+    return total
+
+
+def programs(values):
+    """The programs among an instruction's parameters."""
+    for value in values:
+        if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from programs(value)
+
+
+def _size(variable) -> int:
+    return math.prod(variable.aval.shape)

@@ -46,19 +46,34 @@ CHIPS = {
     "v5e": Chip("tpu", int(15.75 * GIB), 197e12, 197e12 / 6, 45e9, 4),
     "v5p": Chip("tpu", int(95.73 * GIB), 459e12, 459e12 / 6, 90e9, 6),
     "v6e": Chip("tpu", int(31.24 * GIB), 918e12, 918e12 / 6, 90e9, 4),
+    "a100": Chip("cuda", 85100068864 * 3 // 4, 312e12, 19.5e12, 300e9, 1),
+    "h100": Chip("cuda", 84942979072 * 3 // 4, 989e12, 67e12, 450e9, 1),
     "h200": Chip("cuda", 150754820096 * 3 // 4, 790e12, 67e12, 450e9, 1),
 }
+
+
+def description(name, capability, cores, units, shared, cache, rate, memory, bandwidth) -> str:
+    """What XLA must know of a GPU to compile for it, as the text of a GpuTargetConfigProto.
+
+    capability: the major number. cores: multiprocessors, each with `units` float32 units and `shared` bytes of shared
+    memory, of which a block gets all but 1 KiB. cache: bytes of L2. rate: GHz. memory, bandwidth: bytes, bytes/s.
+    """
+    return f"""
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: {shared}
+  shared_memory_per_block_optin: {shared - 1024} threads_per_core_limit: 2048 core_count: {cores} fpus_per_core: {units}
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: {bandwidth}
+  l2_cache_size: {cache} clock_rate_ghz: {rate} device_memory_size: {memory} registers_per_core_limit: 65536
+  registers_per_block_limit: 65536 cuda_compute_capability {{ major: {capability} minor: 0 }}
+}}
+platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 8 }} device_description_str: "{name}"
+"""
+
+
 DESCRIPTIONS = {
-    "h200": """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
-  shared_memory_per_block_optin: 232448 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 4800000000000
-  l2_cache_size: 62914560 clock_rate_ghz: 1.98 device_memory_size: 150754820096 registers_per_core_limit: 65536
-  registers_per_block_limit: 65536 cuda_compute_capability { major: 9 minor: 0 }
-}
-platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } device_description_str: "NVIDIA H200"
-""",
+    "a100": description("NVIDIA A100-SXM4-80GB", 8, 108, 64, 167936, 41943040, 1.41, 85100068864, 2039040000000),
+    "h100": description("NVIDIA H100 80GB HBM3", 9, 132, 128, 233472, 52428800, 1.98, 84942979072, 3352320000000),
+    "h200": description("NVIDIA H200", 9, 132, 128, 233472, 62914560, 1.98, 150754820096, 4800000000000),
 }
 
 

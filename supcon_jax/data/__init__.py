@@ -6,4 +6,5 @@ DATA = {
     "coco": "supcon_jax.data.coco:coco",
     "folder": "supcon_jax.data.folder:folder",
     "emoji": "supcon_jax.data.emoji:emoji",
+    "blank": "supcon_jax.data.blank:blank",
 }

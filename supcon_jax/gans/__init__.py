@@ -4,6 +4,6 @@ GANS = {
     "attngan": "supcon_jax.gans.stacked:stacked",
     "dmgan": "supcon_jax.gans.stacked:stacked",
     "dfgan": "supcon_jax.gans.dfgan:dfgan",
-    "galip": "supcon_jax.gans.galip:galip",
     "ssagan": "supcon_jax.gans.ssagan:ssagan",
+    "galip": "supcon_jax.gans.galip:galip",
 }

@@ -21,6 +21,29 @@ def encode_text(nets, frozen, text, text_len):
     return words.reshape(n, v, t, -1), sentence.reshape(n, v, -1), valid
 
 
+def each_branch(f, mesh, out):
+    """f for every branch, which is axis 1 of all its arguments; the results are stacked on axis `out`, as in jax.vmap.
+
+    On several devices the branches are computed one after another: jax.vmap would merge [v, n] into the rows of every
+    convolution, branch first, which no sharding of n can express, and each device would gather and compute all rows.
+    out: an axis, or for a tuple of results one each.
+    """
+    if mesh.size == 1:
+        return jax.vmap(f, 1, out)
+
+    def stacked(axis, parts):
+        return jax.tree.map(lambda *x: jnp.stack(x, axis), *parts)
+
+    def run(*args):
+        branches = range(jax.tree.leaves(args)[0].shape[1])
+        parts = [f(*jax.tree.map(lambda x, b=b: x[:, b], args)) for b in branches]
+        if isinstance(out, tuple):
+            return tuple(stacked(axis, part) for axis, part in zip(out, zip(*parts), strict=True))
+        return stacked(out, parts)
+
+    return run
+
+
 def unit_rms(codes):
     """Codes [..., d] with unit root mean square; zero rows (padding) stay zero."""
     return unit(codes) * codes.shape[-1] ** 0.5

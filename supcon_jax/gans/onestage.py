@@ -73,7 +73,7 @@ class OneStage:
             (images, *_), stats = self.nets["gen"].apply(variables, latent, heard, train=True, mutable=["batch_stats"])
             return images[-1], stats.get("batch_stats", {})
 
-        fakes, stats = jax.vmap(branch, 1, (1, 0))(latent, heard)
+        fakes, stats = game.each_branch(branch, self.about.mesh, (1, 0))(latent, heard)
         return fakes, jax.tree.map(lambda x: x.mean(0), stats), words, sentence, heard
 
     def judge(self, params, images, heard):

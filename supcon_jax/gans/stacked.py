@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -102,22 +104,22 @@ def stacked(
                 variables, latent, sentence, words, valid, eps, train=True, mutable=["batch_stats"]
             )  # fmt: skip
 
-        (images, mu, logvar, _), stats = jax.vmap(branch, 1, (1, 0))(latent, heard[1], heard[0], valid, eps)
+        (images, mu, logvar, _), stats = game.each_branch(branch, about.mesh, (1, 0))(latent, heard[1], heard[0], valid, eps)
         return images, mu, logvar, branch_mean(stats["batch_stats"]), words, sentence, heard[1]
 
     def disc(params, state, frozen, batch, key):
         images, *_, sentence = play(params, state, frozen, batch, key)
         real = views.signed(batch["image"][:, :branches])
         real = views.flip(real, jax.random.fold_in(key, 2)) if flip else real
-        judge = jax.vmap(lambda *a: judge_pair(nets, params["disc"], state.stats["disc"], *a), 1, 0)
-        values, stats, metrics = judge(real, jax.lax.stop_gradient(images), sentence)
+        judge = functools.partial(judge_pair, nets, params["disc"], state.stats["disc"])
+        values, stats, metrics = game.each_branch(judge, about.mesh, 0)(real, jax.lax.stop_gradient(images), sentence)
         metrics = {name: x.sum() for name, x in metrics.items()}
         return values.sum(), Aux(metrics, branch_mean(stats), state.memory)
 
     def gen(params, state, frozen, batch, key):
         images, mu, logvar, stats, words, sentence, heard = play(params, state, frozen, batch, key)
-        fool = jax.vmap(lambda *a: fool_all(nets, params["disc"], state.stats["disc"], *a), 1, 0)
-        values, metrics = fool(images, heard)
+        fool = functools.partial(fool_all, nets, params["disc"], state.stats["disc"])
+        values, metrics = game.each_branch(fool, about.mesh, 0)(images, heard)
         metrics = {name: x.sum() for name, x in metrics.items()}
         kl = sum(adversarial.kl(mu[:, b], logvar[:, b]) for b in range(branches))
         match, parts = game.matching_terms(nets, frozen, images[-1], words, sentence, batch, about, options)

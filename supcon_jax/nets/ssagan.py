@@ -94,7 +94,7 @@ class Generator(nn.Module):
             logits = Mask(self.mask_width, clamp, self.dtype, name=f"mask{i}")(h, train=train)
             if i:
                 h = double(h)
-                logits = bilinear(logits, h.shape[1:3], align_corners=True)
+                logits = bilinear(logits, h.shape[1:3], place="corners")
             masks.append(jax.nn.sigmoid(logits))
             h = Block(features, clamp, self.dtype, name=f"block{i}")(h, sentence, masks[-1], train=train)
         h = leaky(BatchNorm(clamp=clamp, name="norm")(h, train=train))

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,8 @@ HERE = target.Chip("cpu", 2**30, 1e12, 1e11, 1e9, 2)
 
 
 def plain(path=SMALL, **settings):
-    return configs.plain(configs.override(configs.load(path), {"data.args.records": "64", **settings}))
+    settings = {"data.args.records": "64"} | settings
+    return configs.plain(configs.override(configs.load(path), {k: v for k, v in settings.items() if v is not None}))
 
 
 @pytest.fixture
@@ -37,10 +40,12 @@ def test_the_real_step_is_compiled_and_told(described, tmp_path, capsys):
     assert "classifier on cpu:2x4, batch 8 over 8 devices: compiled in" in out and "not run" in out
     said = json.loads((tmp_path / "compile_cpu_2x4.json").read_text())["classifier"]
     assert said["fits"] and said["run"] is False and said["batch"] == 8 and said["has"] == 2**30
+    assert said["slices"] == 1 and said["records"] == 64 and said["flop"] > 0
     assert said["collectives"]["all-reduce"]["synchronous"] > 0  # gradients, at least
     built = stage.build(plain(), "classifier", tmp_path, evaluate=False)
     state = jax.eval_shape(built.task.init, jax.random.key(0), compile.batch_shapes(built, plain()["classifier"]))
     params = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state["params"]))
+    assert said["gradients"] == params
     assert 3 * params < said["memory"]["arguments"] < 3 * params + 2**20  # Adam keeps two of each
     assert said["memory"]["aliased"] > 0.9 * 3 * params  # the old state is given up
     assert not (tmp_path / "classifier").exists()  # nothing of a run is begun
@@ -54,7 +59,16 @@ def test_a_stage_too_large_ends_in_one_line(described, monkeypatch, tmp_path, ca
                 "temporaries (38.02G) exceeds available HBM (15.75G)."
             )
 
-    monkeypatch.setattr(compile.loop, "stepper", lambda *args: type("", (), {"lower": lambda *args: Lowered()}))
+    real = compile.loop.stepper
+
+    class Stepper:
+        def __init__(self, *args):
+            self.real = real(*args)
+
+        def trace(self, *args):
+            return types.SimpleNamespace(jaxpr=self.real.trace(*args).jaxpr, lower=Lowered)
+
+    monkeypatch.setattr(compile.loop, "stepper", Stepper)
     code, out = runs.command(*WORDS, f"--workdir={tmp_path}")
     assert code == 2 and "does not fit: needs 38.02 GiB of 15.75 GiB per device" in out
     line = capsys.readouterr().err.splitlines()[-1]
@@ -104,9 +118,11 @@ def test_the_door_is_a_setting():
     [
         ([], "--topology is missing"),
         (["--topology=v5e"], "give chip:shape such as v5e:16x16"),
-        (["--topology=v9:2x2"], "chips: v5e, v5p, v6e, h200"),
+        (["--topology=v9:2x2"], "chips: v5e, v5p, v6e, a100, h100, h200"),
         (["--topology=v5e:2x2"], 'needs libtpu, which compiles for it without the device: pip install -c'),
         (["--topology=h200:1x1x8", "--fit"], 'pip install -c constraints.txt -e ".[gpu]"'),
+        (["--topology=h100:1x1x8"], "needs jax_cuda13_plugin, which compiles for it without the device"),
+        (["--topology=a100:1x1x8"], "needs jax_cuda13_plugin, which compiles for it without the device"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compiled_is_told_in_one_line(words, says, monkeypatch, capsys):
@@ -122,6 +138,55 @@ def test_a_slice_takes_only_batches_that_all_its_devices_share(batch, wanted):
     with pytest.raises(UserError, match="v5e:2x4 has 8 devices.*multiple of 8"):
         found.mesh(batch, wanted)
     assert found.mesh(16).size == 8 and found.mesh(16, 8).shape == {"data": 8}
+
+
+def test_every_gpu_has_a_description_that_agrees_with_its_chip():
+    gpus = {name for name, chip in target.CHIPS.items() if chip.platform == "cuda"}
+    assert gpus == set(target.DESCRIPTIONS) == {"a100", "h100", "h200"}
+    for name in gpus:
+        text = target.DESCRIPTIONS[name]
+        assert name.upper() in text and text.count("{") == text.count("}")
+        (memory,) = re.findall(r"device_memory_size: (\d+)", text)
+        assert target.CHIPS[name].memory == int(memory) * 3 // 4
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No data set lies where they lie by default."""
+    monkeypatch.setenv("SUPCON_DATA", str(tmp_path / "nothing"))
+
+
+def test_a_set_of_known_size_need_not_be_at_hand(nowhere, tmp_path):
+    config = plain("configs/cub.py:tiny", **{"data.args.bbox_crop": "True", "data.args.records": None})
+    config, (told,) = compile.at_hand(config)
+    assert told == "cub is not at hand: compiled for its published sizes (8855 records, 200 classes, 5450 words)"
+    built = stage.build(config, "damsm", tmp_path, evaluate=False)
+    assert len(built.data.train) == 8855 and built.data.classes == 200 and len(built.data.vocab) == 5450
+    batch = compile.batch_shapes(built, config["damsm"] | {"batch": 64})
+    assert batch["image"].shape == (64, 2, 32, 32, 3) and batch["text"].shape == (64, 2, 12) and batch["label"].shape == (64, 2)
+
+
+def test_a_set_that_should_be_there_is_missed(nowhere, tmp_path, described, capsys):
+    assert compile.at_hand(plain())[1] == []  # rendered: nothing to miss
+    code, _ = runs.command(
+        "--config=configs/cub.py:tiny", f"--config.data.root={tmp_path}", "--mode=compile", "--topology=cpu:2x4"
+    )
+    said = capsys.readouterr().err
+    assert code == 2 and said.count("\n") == 1 and f"{tmp_path} has neither CUB_200_2011/images.txt" in said
+    with pytest.raises(UserError, match="emoji"):
+        compile.one(plain("configs/emoji.py:tiny", **{"data.args.records": None}), "damsm", described)
+
+
+def test_a_batch_that_cannot_be_split_is_told_before_anything_is_compiled(described, monkeypatch, capsys):
+    monkeypatch.setattr(compile, "one", None)
+    words = ["--config=configs/shapes.py:tiny", "--mode=compile", "--topology=cpu:2x4"]
+    for more, says in (
+        ("--config.attngan.batch=20", "config.attngan.batch=20: cpu:2x4 has 8 devices: give a batch that is a multiple of 8"),
+        ("--config.damsm.args.slices=2", "config.damsm.batch=8 / args.slices = 4: cpu:2x4 has 8 devices"),
+    ):
+        assert runs.command(*words, more)[0] == 2
+        said = capsys.readouterr().err
+        assert says in said and said.count("\n") == 1
 
 
 def test_sizes_read_well():

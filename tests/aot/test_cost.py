@@ -71,3 +71,59 @@ def test_a_door_that_listens_changes_nothing_and_writes_every_call_down(name):
     found = [(c.n, c.m, c.d, c.width, c.half, c.door) for c in calls]
     plain = [(16, 16, 4, 4, half, name) for half in (False, False, True, False, True)]
     assert found == [*plain[:2], (32, 32, 2, 4, False, name), *plain[2:]]  # each row counts as its two tokens
+
+
+def test_what_a_step_takes_at_least():
+    found = cost.floor(197e12, 344_000_000, 256, CHIPS["v5e"])
+    assert found["products"] == 1 and 1e3 * found["links"] == pytest.approx(3.81, rel=3e-3)  # 2 x 344 MB over 4 x 45 GB/s
+    assert cost.floor(1.0, 344_000_000, 1, CHIPS["h200"])["links"] == 0
+
+
+def flop(f, *shapes):
+    return cost.products(jax.make_jaxpr(f)(*(jax.ShapeDtypeStruct(shape, "float32") for shape in shapes)))
+
+
+def convolved(x, w, stride=1):
+    return jax.lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize(
+    "f, shapes, expected",
+    [
+        (jnp.matmul, ((3, 5), (5, 7)), 2 * 3 * 5 * 7),
+        (jnp.matmul, ((4, 3, 5), (4, 5, 7)), 4 * 2 * 3 * 5 * 7),
+        (jax.value_and_grad(lambda x, w: (x @ w).sum(), (0, 1)), ((3, 5), (5, 7)), 3 * 2 * 3 * 5 * 7),
+        (convolved, ((2, 8, 8, 3), (5, 5, 3, 4)), 2 * (2 * 8 * 8 * 4) * (5 * 5 * 3)),
+        (functools.partial(convolved, stride=2), ((2, 8, 8, 3), (5, 5, 3, 4)), 2 * (2 * 4 * 4 * 4) * (5 * 5 * 3)),
+        (lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, None, length=6)[0], ((3, 3),), 6 * 2 * 27),
+        (lambda x: jax.jit(lambda y: y @ y)(x), ((3, 3),), 2 * 27),
+        (lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x @ x @ x, lambda: x), ((3, 3),), 4 * 27),
+        (lambda x: jnp.sin(x).sum(), ((3, 3),), 0),
+    ],
+)  # fmt: skip
+def test_products_are_counted(f, shapes, expected):
+    assert flop(f, *shapes) == expected
+
+
+def test_a_strided_convolution_costs_three_times_its_forward_pass_with_its_gradients():
+    """Kernel and input gradient each take as many products as the value; zeros that the stride puts in are none."""
+    shapes = (2, 8, 8, 3), (3, 3, 3, 4)
+    forward = flop(functools.partial(convolved, stride=2), *shapes)
+    both = flop(jax.value_and_grad(lambda x, w: convolved(x, w, 2).sum(), (0, 1)), *shapes)
+    assert both == pytest.approx(3 * forward, rel=0.15)  # with the value; the border differs
+
+
+def test_products_of_all_devices_are_counted():
+    def local(x):
+        return x @ x.T
+
+    split = jax.sharding.PartitionSpec("data")
+    f = jax.shard_map(local, mesh=mesh(8), in_specs=split, out_specs=split)
+    assert flop(f, (32, 5)) == 8 * 2 * 4 * 5 * 4
+    sums = functools.partial(sharded.gather(mesh(8), tile=(2, 16)), scale=2.0, weigh=rows.same_index)
+
+    def asked(x, y):
+        index = jnp.arange(16)
+        return sums(Rows(x, index=index), Rows(y, index=index)).lse.sum()
+
+    assert flop(jax.grad(asked, (0, 1)), (16, 4), (16, 4)) == pytest.approx(8 * 16 * 16 * 4, rel=0.1)  # as `seconds` says

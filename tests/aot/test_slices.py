@@ -9,7 +9,7 @@ import pathlib
 import pytest
 
 from supcon_jax import config as configs
-from supcon_jax.build import compile, target
+from supcon_jax.build import compile, fit, target
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason='libtpu is not installed: pip install -c constraints.txt -e ".[tpu]"'
@@ -48,3 +48,24 @@ def test_a_stage_of_a_config():
     config = configs.plain(configs.load("configs/shapes.py:classifier,tiny"))
     said = compile.one(config, "classifier", target.find("v5e:2x2"))
     assert said["fits"] and said["devices"] == 4 and said["collectives"]["all-reduce"]["synchronous"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["damsm", "attngan"])
+def test_both_stages_of_the_main_job(name):
+    """The encoders that the GAN listens to are those that the stage before would leave."""
+    config = configs.plain(configs.load("configs/shapes.py:tiny"))
+    said = compile.one(config, name, target.find("v5e:2x4"))
+    assert said["fits"] and said["devices"] == 8 and 0 < said["memory"]["temporaries"] < said["memory"]["peak"] < 2**30
+    assert sum(said["collectives"]["all-reduce"].values()) > 0  # gradients, and statistics of the whole batch
+    assert said["memory"]["aliased"] > 0.5 * said["memory"]["outputs"]  # the old state is given up
+    assert said["flop"] > 0 and said["modelled_seconds"]["all"] > 0
+    assert len(list(compile.shown(said))) >= 5
+
+
+@pytest.mark.slow
+def test_the_largest_batch_is_searched_with_the_real_compiler():
+    config = configs.plain(configs.load("configs/shapes.py:classifier,tiny"))
+    config["data"]["args"]["records"] = 64
+    *lines, last = fit.stages(config, "v5e:2x2", None, ["--config=configs/shapes.py:classifier,tiny"])
+    assert "--config.classifier.batch=64" in last and "the data has no more records" in lines[-1]

@@ -77,3 +77,13 @@ def test_players_share_the_fakes(world):
     one = forward.lower(variables, latent[0], sentence, words, valid, latent[1]).as_text().count("stablehlo.convolution")
     assert one == 12
     assert len(re.findall(r" convolution\(", step.as_text())) == lowered.count("stablehlo.convolution") - one
+
+
+def test_no_device_gathers_the_pictures(world):
+    """What a device gathers is codes, labels and keys of the sums, never the rows of a convolution."""
+    nets, frozen, batch, _, state, _ = world
+    task, mesh = tiny.task(nets, devices=8, scl=0.2), shard.data_mesh(8)
+    state, frozen = shard.replicate((state, frozen), mesh)
+    text = tiny.stepper(task, state, frozen, shard.place(batch, mesh)).as_text()
+    gathered = re.findall(r"= \(?\w+\[([\d,]*)\][^=]* all-gather(?:-start)?\(", text)
+    assert gathered and max(len(shape.split(",")) for shape in gathered) <= 3

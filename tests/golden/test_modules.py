@@ -31,10 +31,10 @@ class Net(NamedTuple):
     # Inception: in flat parts of a picture the maxima over windows are ties, and its gradient may go to any of them;
     # through 94 layers float32 keeps outputs to 1e-4 of the largest entry, no longer of each one (float64 does)
     deep: bool = False
+    rounded: bool = False  # Hugging Face's attention takes its softmax in float32, also where all else is float64
     # what float32 may move outputs by: in DM-GAN's generator, which normalises two vectors by each other, rounding the
     # weights alone (by 6e-8 of themselves, in float64) moves pictures by 1.8e-5
     atol: float = 0.0
-    rounded: bool = False  # Hugging Face's attention takes its softmax in float32, also where all else is float64
 
 
 def published(case):

@@ -1,0 +1,30 @@
+"""Data sets known by size alone."""
+
+import pytest
+
+from supcon_jax.config import UserError
+from supcon_jax.data import blank, cub_layout
+from supcon_jax.data.source import batches
+from supcon_jax.data.vocab import Vocab
+
+
+def test_cub_has_its_published_sizes():
+    train, test = (blank.blank(split, of="cub") for split in ("train", "test"))
+    assert (len(train), len(test), len(train.classes)) == (cub_layout.COUNTS["train"], cub_layout.COUNTS["test"], 200)
+    assert len(Vocab.from_captions([*train.captions, *test.captions])) == 5450
+    assert all("a" in caption.split() for captions in train.captions for caption in captions)
+    assert sum(blank.SIZES["cub"]["records"][f"official_{split}"] for split in ("train", "test")) == 11788
+
+
+def test_its_batches_are_those_of_a_set(tmp_path):
+    source = blank.blank("train", of="cub")
+    vocab = Vocab.from_captions(source.captions)
+    batch = next(batches(source, vocab, batch=4, size=32, words=18, partner="same_label", crop="resize_crop"))
+    assert batch["image"].shape == (4, 2, 32, 32, 3) and not batch["image"].any()
+    assert batch["text"].shape == (4, 2, 18) and (batch["text_len"] >= 1).all() and batch["label"].shape == (4, 2)
+
+
+@pytest.mark.parametrize("of, split", [("cub", "val"), ("moths", "train")])
+def test_unknown_sizes_are_told(of, split):
+    with pytest.raises(UserError, match=f"the sizes of {of}/{split} are not known"):
+        blank.blank(split, of=of)
