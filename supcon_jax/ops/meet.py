@@ -16,7 +16,8 @@ from supcon_jax.ops.arrays import LOWEST
 from supcon_jax.ops.sweep import at, put, vary
 from supcon_jax.ops.tiles import Tally, plus_all
 
-PIECES = 4  # of a block on its way: what is held twice is one of them. The program grows with them
+FEW = 4  # pieces of a block up to which each is an array of its own and visited by its own part of the program: on TPU
+# all of them then stay in fast memory, where a block in a loop does not. More pieces are one array, visited in a loop
 
 
 class Shares(NamedTuple):
@@ -65,7 +66,7 @@ def meet(visit, keys, kind, shares, piece, *, inner=None, outer=None):
     visit: (keys, kind, start) -> (share of the queries with what it was so far, `start` or None, share of these keys or
     None). keys: the own block, a tree of arrays [m, ...]. kind: "rows" (sums for the queries), "both" (and for the
     keys), or "half": the keys are the queries, each pair is visited once, by one of its two devices. shares: TALLIES or
-    GRADIENTS. piece: a block travels in PIECES, or in fewer of at least so many rows; see `_ring`.
+    GRADIENTS. piece: a block travels in pieces of at least so many rows; see `_ring`.
     inner, outer: mesh axes, or tuples of them; keys are gathered over the first and travel around the second.
     Returns (share of the queries, share of the own keys or None).
     """
@@ -78,13 +79,13 @@ def meet(visit, keys, kind, shares, piece, *, inner=None, outer=None):
 def _ring(visit, keys, kind, shares, piece, axis, rows, back):
     """The rest of the walk after the visit at home: keys move on by one device a step, and so do their shares.
 
-    Matrices travel in pieces, each an array of its own, and a piece takes the place of the one that left: a second block
-    is never held. The next keys of a piece and its share so far are sent before it is visited: nothing waits for them
-    meanwhile. Vectors are small and travel whole, in fewer messages.
+    Matrices travel in pieces, and a piece takes the place of the one that left: a second block is never held. The next
+    keys of a piece and its share so far are sent before it is visited: nothing waits for them meanwhile. Vectors are
+    small and travel whole, in fewer messages.
     """
     parts, m = lax.axis_size(axis), len(jax.tree.leaves(keys)[0])
     steps = (parts - 1) // 2 if kind == "half" else parts - 1
-    pieces = next(count for count in range(max(1, min(PIECES, m // piece)), 0, -1) if m % count == 0)
+    pieces = next(count for count in range(max(1, m // piece), 0, -1) if m % count == 0)
     shapes = jax.tree.structure(keys), jax.tree.structure(back)
 
     def move(tree, by=1):
@@ -92,26 +93,41 @@ def _ring(visit, keys, kind, shares, piece, axis, rows, back):
         return jax.tree.map(lambda a: lax.ppermute(a, axis, way), tree)
 
     def cut(tree):
-        """Vectors as [pieces, rows], matrices as lists of pieces."""
-        return [a.reshape(pieces, -1) if a.ndim == 1 else jnp.split(a, pieces) for a in jax.tree.leaves(tree)]
+        """Leaves in pieces: stacked, or few matrices each as a list."""
+        few = [jnp.split(a, pieces) if a.ndim > 1 and pieces <= FEW else None for a in jax.tree.leaves(tree)]
+        return [a.reshape(pieces, -1, *a.shape[1:]) if b is None else b for a, b in zip(jax.tree.leaves(tree), few)]
 
-    def vectors_moved(block):
-        return [a if isinstance(a, list) else move(a) for a in block]
+    def vector(a):
+        return not isinstance(a, list) and a.ndim == 2
 
-    def joined(block, found):
-        """Like a block, of its pieces' leaves."""
-        return [list(one) if isinstance(a, list) else jnp.stack(one) for a, one in zip(block, zip(*found), strict=True)]
+    def met(rows, here, back, kind):
+        """One piece visited: sums of the queries, the next keys, the share so far; leaves of a piece."""
+        beyond, coming = ([move(a) if a.ndim > 1 else a for a in side] for side in (here, back))
+        rows, new = visit(shapes[0].unflatten(here), kind, rows)
+        coming = shapes[1].unflatten(coming)
+        return rows, beyond, jax.tree.leaves(coming if new is None else shares.add(coming, new))
 
     def further(carry, kind):
         """Every piece visited and the keys sent on."""
         rows, keys, back = carry
-        following, back, found = vectors_moved(keys), vectors_moved(back), []
-        for p in range(pieces):
-            coming = shapes[1].unflatten([move(a[p]) if isinstance(a, list) else a[p] for a in back])
-            following = [[*a[:p], move(a[p]), *a[p + 1 :]] if isinstance(a, list) else a for a in following]
-            rows, new = visit(shapes[0].unflatten([a[p] for a in keys]), kind, rows)
-            found.append(jax.tree.leaves(coming if new is None else shares.add(coming, new)))
-        return rows, following, joined(back, found) if back else back
+        following, back = ([move(a) if vector(a) else a for a in side] for side in (keys, back))
+
+        def one(p, carry):
+            rows, keys, back = carry
+            rows, beyond, coming = met(rows, at(keys, p), at(back, p), kind)
+            return rows, put(keys, beyond, p), put(back, coming, p)
+
+        if pieces > FEW:
+            rows, keys, back = lax.fori_loop(0, pieces, one, (rows, keys, back))
+        else:
+            beyond, coming = [], []
+            for p in range(pieces):
+                rows, *two = met(rows, [a[p] for a in keys], [a[p] for a in back], kind)
+                beyond.append(two[0])
+                coming.append(two[1])
+            keys = [list(one) for one in zip(*beyond)]
+            back = [jnp.stack(one) if vector(a) else list(one) for a, one in zip(back, zip(*coming))]
+        return rows, [a if vector(a) else b for a, b in zip(following, keys, strict=True)], back
 
     carry = vary((rows, cut(move(keys)), cut(back)))
     if steps:
@@ -121,8 +137,8 @@ def _ring(visit, keys, kind, shares, piece, axis, rows, back):
         carry = further(carry, "rows")
         steps += 1
     rows, _, back = carry
-    whole = [jnp.concatenate(a) if isinstance(a, list) else a.reshape(-1) for a in move(back, by=-steps)]
-    return rows, shapes[1].unflatten(whole)
+    home = move(back, by=-steps)
+    return rows, shapes[1].unflatten([jnp.concatenate(a) if isinstance(a, list) else a.reshape(m, *a.shape[2:]) for a in home])
 
 
 def _gathered(visit, shares, axis):
