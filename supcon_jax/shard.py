@@ -54,6 +54,8 @@ def place(batch, mesh: Mesh):
 def shardings(tree, mesh: Mesh, split: float | None = None):
     """Where each leaf of a tree lies: whole on every device, or cut over "data" along its largest axis that divides.
 
+    The slots of a queue [slots, b, ...] are always cut along their rows: each device writes its own part of a batch into
+    them, and nothing is sent. A queue is what lies below `memory` under a name with "queue" in it.
     split: leaves of so many bytes or more are cut, None cuts none. A leaf and what an optimiser keeps of it have the same
     shape and lie alike. The compiler gathers a cut leaf where a step reads it, and the values are those of a whole one
     (Rajbhandari et al. 2020, arXiv 1910.02054: parameters, gradients and optimiser state are all cut).
@@ -61,14 +63,23 @@ def shardings(tree, mesh: Mesh, split: float | None = None):
     """
     parts = mesh.shape["data"]
 
-    def one(leaf):
+    def one(path, leaf):
+        if in_queue(path):
+            own = leaf.ndim > 1 and leaf.shape[1] % parts == 0
+            return NamedSharding(mesh, PartitionSpec(None, "data") if own else PartitionSpec())
         axes = [axis for axis, n in enumerate(leaf.shape) if n and n % parts == 0]
         if split is None or parts == 1 or not axes or leaf.size * leaf.dtype.itemsize < split:
             return NamedSharding(mesh, PartitionSpec())
         longest = max(axes, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, "data"))
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map_with_path(one, tree)
+
+
+def in_queue(path) -> bool:
+    """Whether a leaf's path leads into a queue of `core.State`."""
+    names = [str(getattr(key, "name", getattr(key, "key", ""))) for key in path]
+    return "memory" in names and any("queue" in name for name in names[names.index("memory") + 1 :])
 
 
 def lay(tree, mesh: Mesh, split: float | None = None):

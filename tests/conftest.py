@@ -2,6 +2,7 @@
 
 import gc
 import importlib.metadata
+import importlib.util
 import os
 import pathlib
 
@@ -13,6 +14,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("NPROC", "64")
 
 import jax  # noqa: E402  (the flags above must stand before the first import)
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "supcon_jax" / "tests"))
@@ -39,4 +41,17 @@ def pytest_addoption(parser):
     listing = parser.optparser._option_string_actions.pop("--fixtures", None)
     if listing is not None:
         listing.option_strings.remove("--fixtures")
+    parser.addoption("--need", action="append", default=[], metavar="MODULE", help="fail where its tests would be skipped")
     parser.addoption("--fixtures", dest="fixtures", default=None, metavar="DIR", help="reference numbers for tests/golden")
+
+
+@pytest.fixture(scope="session")
+def need(request):
+    """need(module, remedy): skips the test where an optional module is not installed, or with `--need MODULE` fails it."""
+
+    def need(module, remedy):
+        if importlib.util.find_spec(module) is None:
+            refuse = pytest.fail if module in request.config.getoption("--need") else pytest.skip
+            refuse(f"{module} is not installed: {remedy}")
+
+    return need

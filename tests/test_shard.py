@@ -98,6 +98,23 @@ def test_a_cut_tree_is_whole_again_on_the_host():
     assert shard.lay(tree, shard.data_mesh(2), 0)["key"].sharding.spec == PartitionSpec()  # two words, and yet not parted
 
 
+def test_a_queue_is_cut_along_the_rows_of_its_slots():
+    """Whatever the limit is: by its path, and only below memory."""
+    def leaf(*shape):
+        return jax.ShapeDtypeStruct(shape, np.float32)
+
+    slots = {"rows": {"x": leaf(3, 16, 64), "label": leaf(3, 16)}, "next": leaf()}
+    state = {"memory": {"queue": slots, "deep": {"text_queue": leaf(8, 24)}, "ema": leaf(8, 24), "queue_odd": leaf(8, 30)},
+             "params": {"queue": leaf(8, 24)}}  # fmt: skip
+    for split in (None, 0):
+        found = jax.tree.map(lambda s: s.spec, shard.shardings(state, shard.data_mesh(8), split))
+        rows, rest = PartitionSpec(None, "data"), PartitionSpec() if split is None else PartitionSpec(None, "data")
+        memory = found["memory"]
+        assert memory["queue"] == {"rows": {"x": rows, "label": rows}, "next": PartitionSpec()}
+        assert memory["deep"] == {"text_queue": rows} and memory["queue_odd"] == PartitionSpec()
+        assert memory["ema"] == found["params"]["queue"] == rest
+
+
 @pytest.mark.parametrize("batch,wanted,expected", [(12, "auto", 6), (20, "auto", 4), (24, 4, 4), (2, "auto", 2)])
 def test_every_process_gets_as_many_devices(batch, wanted, expected):
     assert shard.data_devices(batch, wanted, devices=8, processes=2) == expected

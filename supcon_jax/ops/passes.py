@@ -72,10 +72,18 @@ class Plan:
                 tile = (max(8, math.isqrt(math.prod(tile) // tokens(z, k))),) * 2
         return {"tile": tile, "half": kind == "half", "form": self.form}
 
-    def meet(self, visit, keys, shares):
+    def piece(self, z, k):
+        """How many keys travel at a time at least: those of a tile, or half of what one call of a kernel takes."""
+        if self.door.kernel == "pallas":
+            from supcon_jax.ops.tiles_tpu import BLOCK
+
+            return BLOCK // 2
+        return self.how(z, k, self.kind)["tile"][1]
+
+    def meet(self, visit, keys, shares, piece):
         split = self.door.parts > 1
         names = {"inner": self.door.inner, "outer": self.door.outer} if split else {}
-        return meet(visit, keys, self.kind, shares, **names)
+        return meet(visit, keys, self.kind, shares, piece, **names)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -88,11 +96,11 @@ def _forward(plan, q, k, z):
     stats, _ = plan.primitives()
 
     def local(q, k, z):
-        def visit(keys, kind):
-            return stats(z, q, keys, plan.rules, columns=kind == "both", **plan.how(z, keys, kind))
+        def visit(keys, kind, start):
+            return stats(z, q, keys, plan.rules, columns=kind == "both", start=start, **plan.how(z, keys, kind))
 
         q, k, z = plan.cast(q, k, z)
-        rows, keys = plan.meet(visit, k, TALLIES)
+        rows, keys = plan.meet(visit, k, TALLIES, plan.piece(z, k))
         if plan.kind == "half":
             rows, keys = plus_all(rows, keys), None
         read = Tally.pairs if plan.form.sigmoid else Tally.sums
@@ -106,13 +114,14 @@ def _backward(plan, moves, q, k, z, pulls):
     _, grads = plan.primitives()
 
     def local(q, k, z, pulls):
-        def visit(keys, kind):
+        def visit(keys, kind, start):
             k, theirs = keys
             theirs = None if kind == "rows" else theirs
-            return grads(z, q, k, pulls[0], theirs, plan.rules, moves=moves, **plan.how(z, k, kind))
+            return grads(z, q, k, pulls[0], theirs, plan.rules, moves=moves, start=start, **plan.how(z, k, kind))
 
         q, k, z = plan.cast(q, k, z)
-        return plan.meet(visit, (k, pulls[0] if plan.kind == "half" else pulls[1]), GRADIENTS)
+        keys = k, pulls[0] if plan.kind == "half" else pulls[1]
+        return plan.meet(visit, keys, GRADIENTS, plan.piece(z, k))
 
     return plan.run(local, q, k, z, pulls)
 

@@ -14,25 +14,25 @@ def sweep(visit, left, right, left_state, right_state, *, tile, half=False):
 
     visit: (alone, (*left tile, its state), (*right tile, its state)) -> both new states; alone: the tile lies on the
     diagonal of a half sweep. left, right: tuples of trees of arrays [n, ...] and [m, ...]. half: tiles on and above
-    the diagonal only. Returns both states.
+    the diagonal only. Returns both states. They are written in place, tile by tile: there is never a second copy of one.
     """
     size = (min(tile),) * 2 if half else tile
     rows, keys = (cut_of(side, most) for side, most in zip((left, right), size, strict=True))
     left, left_state, right, right_state = vary((rows(left), rows(left_state), keys(right), keys(right_state)))
 
-    def row(right_state, this):
-        i, mine, state = this
+    def row(i, states):
+        left_state, right_state = states
+        mine = at(left, i)
 
         def key(j, states):
             state, right_state = states
             state, new = visit(half and i == j, (*mine, state), (*at(right, j), at(right_state, j)))
             return state, put(right_state, new, j)
 
-        state, right_state = lax.fori_loop(i if half else 0, keys.tiles, key, (state, right_state))
-        return right_state, state
+        state, right_state = lax.fori_loop(i if half else 0, keys.tiles, key, (at(left_state, i), right_state))
+        return put(left_state, state, i), right_state
 
-    order = jnp.arange(rows.tiles, dtype=jnp.int32)
-    right_state, left_state = lax.scan(row, right_state, (order, left, left_state))
+    left_state, right_state = lax.fori_loop(0, rows.tiles, row, (left_state, right_state))
     return rows.joined(left_state), keys.joined(right_state)
 
 

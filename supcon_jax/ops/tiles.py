@@ -114,13 +114,13 @@ def plus_all(a, b):
     return tuple(map(plus, a, b))
 
 
-def block_stats(z, q, k, rules, *, tile, columns=False, half=False, form=PLAIN):
+def block_stats(z, q, k, rules, *, tile, columns=False, half=False, form=PLAIN, start=None):
     """Sums of s = z.x k.x^T + z.shift for each query and, asked for, for each key, by each of several readings.
 
     z: Asked, n queries. q, k: what the rules read of n queries and m keys; k.x [m, d] is multiplied. rules: a tuple of
     Rules. tile: (rows, keys) of a tile. columns: sums for the keys too. half: z.x and k.x are the same rows up to a
     scalar; tiles on and above the diagonal are made, and what is found for a row as a query and as a key adds (`plus`)
-    to its sums. form: how the logits are made and read.
+    to its sums. form: how the logits are made and read. start: Tallies of the queries that these are added to.
     Returns (a Tally of the queries for each of the rules, the same of the keys or None).
     """
     columns = columns or half
@@ -130,15 +130,16 @@ def block_stats(z, q, k, rules, *, tile, columns=False, half=False, form=PLAIN):
         rows, keys = tallies(z.logits(q, k, form.score), q, k, rules, alone, columns, form)
         return plus_all(mine, rows), plus_all(theirs, keys) if columns else None
 
-    mine, theirs = (empty_tallies(len(x), wide(z.x, k.x), rules, form) for x in (z.x, k.x))
-    return sweep(visit, (z, q), (k,), mine, theirs if columns else None, tile=tile, half=half)
+    states = first_tallies(z.x, k.x, rules, form, columns, start, wide(z.x, k.x))
+    return sweep(visit, (z, q), (k,), *states, tile=tile, half=half)
 
 
-def block_grads(z, q, k, rows, keys, rules, *, tile, half=False, moves=(True, True), form=PLAIN):
+def block_grads(z, q, k, rows, keys, rules, *, tile, half=False, moves=(True, True), form=PLAIN, start=None):
     """Gradients with respect to z and k.x [m, d], from the tiles made once more.
 
     rows: a Pull of the queries for each of the rules. keys: the same of the keys, None where their sums were not read.
-    moves: whether the queries and whether the keys want a gradient. The other arguments as for block_stats.
+    moves: whether the queries and whether the keys want a gradient. start: a dz that this one is added to, in its place.
+    The other arguments as for block_stats.
     Returns (dz as Asked, dk [m, d]) in float32 or wider, None where not wanted.
     """
 
@@ -148,11 +149,7 @@ def block_grads(z, q, k, rows, keys, rules, *, tile, half=False, moves=(True, Tr
         more = z.slopes(g, q, k, moves, form.score)
         return jax.tree.map(lambda a, b: a + b.astype(a.dtype), (dz, dk), more)
 
-    acc = wide(z.x, k.x)
-    dz, dk = (
-        jax.tree.map(lambda a: jnp.zeros(a.shape, acc), side) if wanted else None
-        for side, wanted in zip((z, k.x), moves, strict=True)
-    )
+    dz, dk = first_grads(z, k.x, moves, start, wide(z.x, k.x))
     return sweep(visit, (z, q, rows), (k, keys), dz, dk, tile=tile, half=half)
 
 
@@ -228,6 +225,21 @@ def empty_tally(n, dtype, rule, form):
 
 def empty_tallies(n, dtype, rules, form):
     return tuple(empty_tally(n, dtype, rule, form) for rule in rules)
+
+
+def first_tallies(z, k, rules, form, columns, start, dtype):
+    """(Tallies of the queries, of the keys or None) before the first tile: `start`, if given, and those of no pairs."""
+    mine, theirs = (empty_tallies(len(x), dtype, rules, form) for x in (z, k))
+    return mine if start is None else start, theirs if columns else None
+
+
+def first_grads(z, k, moves, start, dtype):
+    """(dz, dk) before the first tile: `start`, if given, and zeros, None where not wanted."""
+    dz, dk = (
+        jax.tree.map(lambda a: jnp.zeros(a.shape, dtype), side) if wanted else None
+        for side, wanted in zip((z, k), moves, strict=True)
+    )
+    return dz if start is None else start, dk
 
 
 def pulled(s, live, weight, factor, pull, axis, form):

@@ -25,7 +25,7 @@ VECTORS = 8  # numbers kept for each row, those of all readings' tallies or pull
 FAST_MEMORY = 100 * 2**20  # bytes a kernel may take; v5e, v5p and v6e accept it
 
 
-def block_stats(z, q, k, rules, *, tile, columns=False, half=False, form=PLAIN, interpret=False):
+def block_stats(z, q, k, rules, *, tile, columns=False, half=False, form=PLAIN, start=None, interpret=False):
     """As tiles.block_stats, in float32. interpret: run the kernel's steps on any device, slowly, for tests.
 
     Raises ValueError: float64 rows, a score in place of the inner product, or a rule that computes with embeddings.
@@ -39,27 +39,22 @@ def block_stats(z, q, k, rules, *, tile, columns=False, half=False, form=PLAIN, 
         return plus_all(mine, rows), plus_all(theirs, keys) if columns else None
 
     _refuse(form, z.x, k.x)
-    mine, theirs = (empty_tallies(len(x), jnp.float32, rules, form) for x in (z.x, k.x))
-    return sweep.sweep(visit, (z, q), (k,), mine, theirs if columns else None, tile=(BLOCK, BLOCK), half=half)
+    states = tiles.first_tallies(z.x, k.x, rules, form, columns, start, jnp.float32)
+    return sweep.sweep(visit, (z, q), (k,), *states, tile=(BLOCK, BLOCK), half=half)
 
 
-def block_grads(z, q, k, rows, keys, rules, *, tile, half=False, moves=(True, True), form=PLAIN, interpret=False):
+def block_grads(z, q, k, rows, keys, rules, *, tile, half=False, moves=(True, True), form=PLAIN, start=None, interpret=False):
     """As tiles.block_grads, in float32. interpret and errors: as for block_stats."""
     tile = (min(tile),) * 2 if half else tile
 
     def visit(alone, left, right):
         (z, q, mine, dz), (k, theirs, dk) = left, right
-        more = _grads(alone, z, q, k, mine, theirs, rules, tile, moves, form, interpret)
-        return tuple(
-            None if old is None else jax.tree.map(jnp.add, old, new) for old, new in zip((dz, dk), more, strict=True)
-        )
+        dz, more = _grads(alone, z, q, k, mine, theirs, dz, rules, tile, moves, form, interpret)
+        return dz, None if dk is None else dk + more
 
     _refuse(form, z.x, k.x)
-    dz, dk = (
-        jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), side) if wanted else None
-        for side, wanted in zip((z, k.x), moves, strict=True)
-    )
-    return sweep.sweep(visit, (z, q, rows), (k, keys), dz, dk, tile=(BLOCK, BLOCK), half=half)
+    states = tiles.first_grads(z, k.x, moves, start, jnp.float32)
+    return sweep.sweep(visit, (z, q, rows), (k, keys), *states, tile=(BLOCK, BLOCK), half=half)
 
 
 def _refuse(form, *arrays):
@@ -98,15 +93,16 @@ def _stats(alone, z, q, k, rules, tile, columns, form, interpret):
     return _apart(rows[: block.n], like, 1), _apart(keys, like, 0) if columns else None
 
 
-def _grads(alone, z, q, k, rows, keys, rules, tile, moves, form, interpret):
-    """(dz as Asked, dk) of one block, None where not wanted."""
-    block, given = _laid(alone, z, q, k, tile, rows, keys)
+def _grads(alone, z, q, k, rows, keys, start, rules, tile, moves, form, interpret):
+    """(start + dz as Asked, dk) of one block, None where not wanted. start.x is given up: the sum takes its place."""
+    block, given = _laid(alone, z, q, k, tile, rows, keys, start.x if moves[0] else None)
     d = z.x.shape[1]
 
     def kernel(ref, i, j, dz, dshift, dk):
-        for one in (dz, dshift):
-            if one is not None:
-                _begin(j == 0, one, jnp.zeros(one.shape, jnp.float32))
+        if dz is not None:
+            _begin(j == 0, dz, ref.start)
+        if dshift is not None:
+            _begin(j == 0, dshift, jnp.zeros(dshift.shape, jnp.float32))
         if dk is not None:
             _begin(i == 0, dk.at[j], jnp.zeros((block.bn, d), jnp.float32))
 
@@ -131,7 +127,7 @@ def _grads(alone, z, q, k, rows, keys, rules, tile, moves, form, interpret):
         block.key_shape(block.bn, d) if moves[1] else None,
     )
     dz, dshift, dk = block.call(kernel, given, out, interpret)
-    dz = Asked(dz[: block.n], dshift[: block.n, 0] if shifted else None) if moves[0] else None
+    dz = Asked(dz[: block.n], start.shift + dshift[: block.n, 0] if shifted else None) if moves[0] else None
     return dz, dk.reshape(-1, d)[: block.m] if moves[1] else None
 
 
@@ -144,6 +140,7 @@ class _Given(NamedTuple):
     k: Rows
     rows: jax.Array | None
     keys: jax.Array | None
+    start: jax.Array | None  # the last of them: a kernel's first result takes its place
 
     def visited(self, i, j):
         """Whether the tile is one of those that are made: in a half sweep those on and above the diagonal."""
@@ -196,6 +193,7 @@ class _Block(NamedTuple):
         """Runs kernel(references, i, j, *results or None) on every tile; returns the results."""
         axes = sweep.vary(given)
         kind = jax.typeof(axes.z.x).manual_axis_type
+        aliases = {} if given.start is None else {len(jax.tree.leaves(given)) - 1: 0}
         wanted = [one for one in out if one is not None]
 
         def run(*refs):
@@ -213,6 +211,7 @@ class _Block(NamedTuple):
                 compiler_params=pltpu.CompilerParams(
                     dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=FAST_MEMORY
                 ),
+                input_output_aliases=aliases,
                 interpret=interpret,
             )(*jax.tree.leaves(axes))
         )
@@ -236,17 +235,18 @@ class _Block(NamedTuple):
             jax.tree.map(key, given.k),
             None if given.rows is None else row(given.rows),
             None if given.keys is None else pl.BlockSpec((1, given.keys.shape[1], self.bn), lambda i, j: (j, 0, 0)),
+            None if given.start is None else row(given.start),
         )
 
 
-def _laid(alone, z, q, k, tile, rows=None, keys=None):
+def _laid(alone, z, q, k, tile, rows=None, keys=None, start=None):
     """(the block, its arrays filled up to whole tiles): vectors of rows become columns, vectors of keys lines."""
     n, m = z.x.shape[0], k.x.shape[0]
     bm, bn = (min(side // LANES * LANES or LANES, -(-count // LANES) * LANES) for side, count in zip(tile, (n, m)))
     block = _Block(n, m, bm, bn)
     rows, keys = (side if jax.tree.leaves(side) else None for side in (rows, keys))  # nothing may read one of the sides
     more, further = block.grid[0] * bm - n, block.grid[1] * bn - m
-    z, q, rows = sweep.pad(z, more), sweep.pad(q, more), None if rows is None else sweep.pad(rows, more)
+    z, q, rows, start = (None if side is None else sweep.pad(side, more) for side in (z, q, rows, start))
     k, keys = sweep.pad(k, further), None if keys is None else sweep.pad(keys, further)
     q, k = (side.replace(label=jax.tree.map(_no_single_column, side.label)) for side in (q, k))
 
@@ -265,6 +265,7 @@ def _laid(alone, z, q, k, tile, rows=None, keys=None):
         jax.tree.map(line, k),
         None if rows is None else _beside(rows, 1),
         None if keys is None else _beside(keys, 0).reshape(_width(keys), -1, bn).swapaxes(0, 1),
+        start,
     )
     return block, given
 
@@ -275,9 +276,11 @@ def _no_single_column(label):
 
 
 def _begin(when, ref, value):
+    """value: an array, or a reference to one."""
+
     @pl.when(when)
     def _():
-        ref[...] = value
+        ref[...] = value[...]
 
 
 def _dot(a, b, axis):

@@ -192,3 +192,11 @@ def test_a_batch_that_cannot_be_split_is_told_before_anything_is_compiled(descri
 def test_sizes_read_well():
     assert compile.size(31 * 2**20) == "31.0 MiB" and compile.size(int(38.02 * 2**30)) == "38.02 GiB"
     assert set(program.memory(jax.jit(lambda x: x).lower(jnp.ones(3)).compile())) >= {"peak", "temporaries"}
+
+
+def test_a_missing_compiler_skips_its_tests_or_fails_them(need, request, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for needed, outcome in (([], pytest.skip.Exception), (["libtpu"], pytest.fail.Exception)):
+        monkeypatch.setattr(request.config.option, "need", needed)
+        with pytest.raises(outcome, match="libtpu is not installed: say how"):
+            need("libtpu", "say how")

@@ -3,6 +3,7 @@
 Ceilings, and forms that a new compiler may change: then look at the program before changing the number.
 """
 
+import functools
 import importlib.util
 import pathlib
 
@@ -11,36 +12,73 @@ import pytest
 from supcon_jax import config as configs
 from supcon_jax.build import compile, fit, target
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason='libtpu is not installed: pip install -c constraints.txt -e ".[tpu]"'
-)
 SPEC = importlib.util.spec_from_file_location("pod", pathlib.Path(__file__).parents[2] / "benchmarks" / "pod.py")
 pod = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(pod)
-MIB = 2**20
+K, M = 2**10, 2**20
+MIB, GIB = 2**20, 2**30
+
+
+@pytest.fixture(autouse=True, scope="module")
+def libtpu(need):
+    need("libtpu", 'pip install -c constraints.txt -e ".[tpu]"')
+
+
+@functools.cache
+def measured(topology, n, door):
+    return pod.measured(target.find(topology), n, 768, door)
+
+
+PERMUTES, SUM = "collective-permute", "all-reduce"
 
 
 @pytest.mark.parametrize(
     "door, ceiling, kinds",
-    [("ring", 64 * MIB, {"collective-permute", "all-reduce"}), ("gather", 5 * 1024 * MIB, {"all-gather", "all-reduce"})],
+    [
+        ("ring", 8 * MIB, {PERMUTES, SUM}),
+        ("gather", 5 * GIB, {"all-gather", SUM}),
+        pytest.param("ring jaccard", 24 * MIB, {PERMUTES, SUM}, marks=pytest.mark.slow),
+        pytest.param("ring pallas", 64 * MIB, {PERMUTES, SUM}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_million_pairs_on_256_chips(door, ceiling, kinds):
-    said = pod.measured(target.find("v5e:16x16"), 2**20, 768, door)
+    said = measured("v5e:16x16", M, door)
     assert said["fits"] and said["devices"] == 256
     assert said["memory"]["arguments"] <= 13 * MIB and said["memory"]["outputs"] <= 13 * MIB
-    assert said["memory"]["temporaries"] < ceiling
+    assert said["memory"]["temporaries"] <= ceiling
     assert set(said["collectives"]) == kinds  # nothing travels that the door does not send
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("door", ["dense", "matrix"])
+def test_who_holds_the_matrix_needs_a_thousand_times_more(door):
+    """Of the same million pairs: the definition as the compiler splits it, and the usual loss over gathered keys."""
+    said = measured("v5e:16x16", M, door)
+    assert not said["fits"] and said["needs"] > 1000 * measured("v5e:16x16", M, "ring")["memory"]["temporaries"]
+
+
+@pytest.mark.slow
+def test_sixteen_million_pairs_on_256_chips():
+    said = measured("v5e:16x16", 16 * M, "ring")
+    assert said["fits"] and said["memory"]["temporaries"] <= GIB
+
+
+@pytest.mark.slow
+def test_a_million_pairs_on_eight_chips():
+    said = measured("v5e:2x4", M, "ring")
+    assert said["fits"] and said["memory"]["temporaries"] <= 2 * GIB
+    assert not measured("v5e:2x4", 256 * K, "matrix")["fits"]
+
+
 def test_a_ring_overlaps_on_a_small_slice():
-    said = pod.measured(target.find("v5e:4x4"), 2**16, 768, "ring")
+    said = measured("v5e:4x4", 64 * K, "ring")
     assert said["collectives"]["collective-permute"]["synchronous"] == 0
     assert said["modelled_seconds"]["all"] == max(said["modelled_seconds"][part] for part in ("compute", "links"))
 
 
 def test_what_is_too_large_says_by_how_much():
-    said = pod.measured(target.find("v5e:2x4"), 2**18, 768, "dense")
-    assert not said["fits"] and said["has"] == int(15.75 * 2**30) == target.CHIPS["v5e"].memory
+    said = measured("v5e:2x4", 256 * K, "dense")
+    assert not said["fits"] and said["has"] == int(15.75 * GIB) == target.CHIPS["v5e"].memory
     assert said["needs"] > 2 * said["has"]
 
 

@@ -1,12 +1,15 @@
 """How queries meet keys: which blocks are visited, what is sent, and where gradients may be taken."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from dress import grid, mesh
+from dress import DOORS, grid, mesh
 from supcon_jax.ops import rows, rules, sharded
 from supcon_jax.ops.rows import Rows
 
@@ -31,6 +34,41 @@ def test_own_keys_are_visited_once(name, visits):
     jax.block_until_ready(jax.jit(lambda q: used(q, q, scale=1.0, weigh=counted))(q))
     jax.effects_barrier()
     assert sum(seen) // 4 == visits
+
+
+TILE = (4, 4)
+
+
+def total(used, case, x, y):
+    """A scalar of all sums; in a quarter of the rows' pairs labels decide, which travel as a matrix."""
+    n = len(x)
+    label = jnp.asarray(np.random.default_rng(2).random((n, 3)) < 0.4, jnp.int32)
+    q = Rows(x, label, jnp.arange(n, dtype=jnp.int32), jnp.arange(n) % 7 != 3)
+    how = {"scale": 3.0, "weigh": rows.jaccard(), "veto": rows.same_index}
+    k = q if case == "own" else q.replace(x=jax.lax.stop_gradient(y) if case == "fixed" else y)
+    found = rows.both(used, q, k, **how) if case == "both" else (used(q, k, **how),)
+    return sum(jnp.sum(jnp.sin(jnp.arange(n) + i) * (s.lse + s.pos * s.wgt)) for i, s in enumerate(found))
+
+
+@pytest.mark.parametrize("case", ["both", "own", "fixed"])
+@pytest.mark.parametrize("devices, name", [(2, "ring"), (4, "ring"), (8, "ring"), (8, "hybrid")])
+def test_blocks_in_pieces_are_the_same_blocks(case, devices, name):
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(a) for a in np.random.default_rng(1).normal(size=(2, 64, D)))
+        doors = DOORS[name](devices, tile=TILE), rows.dense
+        got, want = (jax.jit(jax.value_and_grad(functools.partial(total, used, case), (0, 1)))(x, y) for used in doors)
+        for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12 * np.abs(other).max())
+
+
+def test_whole_blocks_are_sent_only_at_the_start():
+    """Of 24 rows a device, three times eight: what a second block would take is never needed."""
+    grads = jax.grad(functools.partial(total, sharded.ring(mesh(4), tile=(8, 8)), "both"), (0, 1))
+    row = jax.ShapeDtypeStruct((96, D), jnp.float32)
+    sent = re.findall(r"\w+\[(\d+),(\d+)\]\S* = ppermute", str(jax.make_jaxpr(grads)(row, row)))
+    sent = [(int(n), int(width)) for n, width in sent if width != "8"]  # vectors cut into three pieces are [3, 8]
+    # keys and labels of either pass leave home whole; then three pieces of them, and of the gradients, which come home so
+    assert sorted(sent) == sorted([(24, D), (24, 3)] * 2 + ([(8, D), (8, 3)] * 2 + [(8, D)] * 2) * 3)
 
 
 def test_one_device_has_no_collectives():
