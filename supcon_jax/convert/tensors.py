@@ -53,7 +53,7 @@ def write(path, tree, meta: dict[str, str] | None = None) -> None:
     """
     from safetensors.numpy import save  # its save_file leaves a file that only its owner may read
     path = pathlib.Path(path)
-    flat = {name: np.ascontiguousarray(a) for name, a in flatten(tree, "/").items()}
+    flat = {name: np.asarray(a, order="C") for name, a in flatten(tree, "/").items()}
     part = path.with_name(path.name + ".part")
     part.write_bytes(save(flat, {k: str(v) for k, v in (meta or {}).items()}))
     part.replace(path)

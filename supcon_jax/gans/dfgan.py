@@ -37,7 +37,7 @@ def dfgan(
         L_D = sum_b [ H(real | s, 1) + 1/2 (H(fake | s, -1) + H(real | wrong s, -1)) + magp_weight E |grad|^magp_power ]
         L_G = sum_b [ -D(fake | s) + damsm_weight (w0 + w1 + s0 + s1) ] + scl * L_SCL(fakes, texts)
 
-    Tao et al. 2022, arXiv 2008.05865, eq. 2 and 3, with the constants of their code; L_SCL in the spirit of arXiv
+    Tao et al. 2022, arXiv 2008.05865, with the constants of their code; L_SCL in the spirit of arXiv
     2412.03957. Wrong pairs are each sentence with the real picture of the next row.
 
     nets: "gen", "disc" (a tuple of one module), and the frozen encoders "image" and "text" (frozen["damsm"]).

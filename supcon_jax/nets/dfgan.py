@@ -47,7 +47,7 @@ class Condition(nn.Module):
 class Fuse(nn.Module):
     """Two affine maps with coefficients from the text, each with a leaky ReLU behind it: [n, h, w, f] as it was.
 
-    Tao et al. 2022, arXiv 2008.05865, section 3.3 (deep text-image fusion block).
+    Tao et al. 2022, arXiv 2008.05865: the deep text-image fusion block.
     """
 
     dtype: DType = None
@@ -85,7 +85,7 @@ class UpBlock(nn.Module):
 class Generator(nn.Module):
     """DF-GAN's generator: no normalisation, the text enters every block beside the noise.
 
-    Tao et al. 2022, arXiv 2008.05865, section 3.1. Width 32 as published.
+    Tao et al. 2022, arXiv 2008.05865. Width 32 as published.
 
     width: channels at the picture's own size; eight times as many at 4 x 4. sizes: the side of the picture, 4 * 2^k, in
         a tuple of one, as generators of several sizes have more. dtype: compute type, parameters stay float32.
@@ -144,7 +144,7 @@ class Head(nn.Module):
 class Discriminator(nn.Module):
     """DF-GAN's discriminator: picture -> 4 x 4 features -> one logit with the sentence. No normalisation.
 
-    Tao et al. 2022, arXiv 2008.05865, section 3.1 and 3.2 (one-way output). Width 32 as published.
+    Tao et al. 2022, arXiv 2008.05865 (one-way output). Width 32 as published.
 
     size: side of the picture, 4 * 2^k. width: channels at that size, doubled at each halving up to most * width.
     image: [n, size, size, 3] in [-1, 1]; sentence: [n, d].

@@ -29,7 +29,7 @@ class Mask(nn.Module):
 class Affine(nn.Module):
     """Semantic-spatial batch norm: y = x' + m * (gamma(s) * x' + beta(s)), x' the normalised x, m the mask.
 
-    Liao et al. 2022, arXiv 2104.00567, section 3.2; gamma and beta begin at 0.
+    Liao et al. 2022, arXiv 2104.00567; gamma and beta begin at 0.
     """
 
     clamp: bool = False
@@ -65,7 +65,7 @@ class Block(nn.Module):
 class Generator(nn.Module):
     """SSA-GAN's generator: each block predicts where the next one listens to the text.
 
-    Liao et al. 2022, arXiv 2104.00567, section 3.1. Width 64 as published.
+    Liao et al. 2022, arXiv 2104.00567. Width 64 as published.
 
     width: channels at the picture's own size; eight times as many at 4 x 4. sizes: the side of the picture, 4 * 2^k, in
         a tuple of one. mask_width: channels of the mask predictors.
@@ -94,7 +94,7 @@ class Generator(nn.Module):
             logits = Mask(self.mask_width, clamp, self.dtype, name=f"mask{i}")(h, train=train)
             if i:
                 h = double(h)
-                logits = bilinear(logits, h.shape[1:3], align_corners=True)
+                logits = bilinear(logits, h.shape[1:3], place="corners")
             masks.append(jax.nn.sigmoid(logits))
             h = Block(features, clamp, self.dtype, name=f"block{i}")(h, sentence, masks[-1], train=train)
         h = leaky(BatchNorm(clamp=clamp, name="norm")(h, train=train))

@@ -1,5 +1,6 @@
 """A model from weights: which file is taken, what is compiled once, where its parameters are found."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -84,6 +85,30 @@ def test_encoding_texts_is_compiled_once_with_the_parameters_of_its_kind():
     gan = model.Model({"text": made.nets["text"], "gen": None}, {"text": "own"}, about("attngan"))
     gan.encode_text(["red"])
     assert made.nets["text"].seen == {"params": "own"}
+
+
+class Painter(Counted):
+    """A generator that hands back its noise as the picture; `cond` only where a kind draws its condition."""
+
+    def __init__(self, cond):
+        super().__init__(lambda z, sentence, words, valid, eps: ((jnp.concatenate([z, eps], 1),),))
+        self.cond = cond
+
+
+@pytest.mark.parametrize("kind,more", [("attngan", {"cond_noise": 0.5}), ("dfgan", {"truncate": 0.1}), ("ssagan", {})])
+def test_generating_draws_the_noise_that_the_stage_asks_for(tmp_path, kind, more):
+    text = Counted(lambda ids, lengths: (ids[..., None].astype(np.float32), ids.astype(np.float32)))
+    tree = {"gen": {"params": {"gamma": np.float32(3)}, "stats": {}}, "text": {"t": np.ones(1, np.float32)}}
+    config = {"data": {"words": 3}, "own": {"args": {"z": 500, "text_norm": False, **more}}}
+    weights.save(tmp_path / "w.safetensors", tree, about(kind) | {"config": config, "stage": "own"})
+    read, said, _ = weights.load(tmp_path / "w.safetensors", kind)  # without batch norm the file has no "stats"
+    gen = Painter(400 if kind == "attngan" else 0)
+    drawn = np.asarray(model.Model({"text": text, "gen": gen}, read, said).generate(["red ring", "ring"], seed=3))
+    assert gen.seen["params"]["gamma"].shape == () and gen.seen["batch_stats"] == {}
+    z, eps = np.split(drawn, [500], axis=1)
+    assert eps.shape == (2, gen.cond) and (kind != "attngan" or eps.std() == pytest.approx(0.5, rel=0.1))
+    assert z.std() == pytest.approx(0.088 if kind == "dfgan" else 1, rel=0.1)
+    assert (np.abs(z).max() <= 0.2) == (kind == "dfgan")
 
 
 def test_a_long_vocabulary_is_shown_in_part():

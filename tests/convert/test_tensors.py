@@ -147,11 +147,12 @@ def test_damaged_files_are_answered_in_one_line(tmp_path, dump, legacy):
 
 
 def test_own_files_come_back_and_have_a_digest(tmp_path):
-    tree = {"params": {"a": {"kernel": np.arange(6.0).reshape(2, 3).T}, "b": np.ones(2, np.float32)}}
+    tree = {"params": {"a": {"kernel": np.arange(6.0).reshape(2, 3).T}, "b": np.ones(2, np.float32), "c": np.float32(3)}}
     path = tmp_path / "a.safetensors"
     tensors.write(path, tree, {"step": 3})
     back = tensors.nest(tensors.read(path))
     np.testing.assert_array_equal(back["params"]["a"]["kernel"], tree["params"]["a"]["kernel"])
+    assert back["params"]["c"].shape == () and back["params"]["c"] == 3
     assert tensors.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     np.savez(tmp_path / "a.npz", x=np.ones(2))
     assert tensors.read(tmp_path / "a.npz")["x"].sum() == 2
