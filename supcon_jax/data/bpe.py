@@ -58,10 +58,13 @@ def kind(character):
 
 
 def words(text):
-    """Cleaned text -> runs of letters, single digits, runs of other signs, and English contractions, in order."""
+    """Cleaned text -> runs of letters, single digits, runs of other signs, and English contractions, in order.
+
+    Differs from OpenAI's code: the start or end token written out in a text is text, so that no caption ends itself.
+    """
     found, i = [], 0
     while i < len(text):
-        whole = next((w for w in (START, END, *CONTRACTIONS) if text.startswith(w, i)), None)
+        whole = next((w for w in CONTRACTIONS if text.startswith(w, i)), None)
         k = kind(text[i])
         end = i + (len(whole) if whole else 1)
         if whole is None and k in "L.":
@@ -91,7 +94,7 @@ class Bpe:
                             "take both from the same model")
         self.tokens = {i: token for token, i in self.ids.items()}
         self.start, self.end = self.ids[START], self.ids[END]
-        self.known = {START: [self.start], END: [self.end]}
+        self.known = {}
 
     def __len__(self):
         return len(self.ids)
@@ -145,7 +148,7 @@ class Bpe:
                 i += 2 if both else 1
             parts = merged
         if len(self.known) > KEPT:
-            self.known = {START: [self.start], END: [self.end]}
+            self.known = {}
         self.known[word] = [self.ids[part] for part in parts]
         return self.known[word]
 

@@ -84,7 +84,7 @@ def hinge_discriminator(real_cond, fake_cond, wrong_cond):
 
         L = H(real | s, 1) + (H(fake | s, -1) + H(real | wrong s, -1)) / 2,   H the hinge
 
-    Tao et al. 2022, arXiv 2008.05865 without its penalty.
+    Tao et al. 2022, arXiv 2008.05865; the penalty is `matching_penalty`.
 
     real_cond, fake_cond: logits [n] of images with their own sentences. wrong_cond: logits [m] of real images with the
     sentences of others. Returns (total f32[], {"real_cond", "fake_cond", "wrong_cond"}).
@@ -102,7 +102,7 @@ def matching_penalty(judge, image, sentence, *, weight=2.0, power=6.0):
 
         L = weight mean_i ( |df/dx_i|^2 + |df/ds_i|^2 )^(power / 2),   f = sum_i judge(x_i, s_i)
 
-    Tao et al. 2022, arXiv 2008.05865.
+    Tao et al. 2022, arXiv 2008.05865 (weight 2, power 6).
 
     judge: (image, sentence) -> (logits [n], anything), free of normalisation over the batch, which would mix the rows'
     gradients. image: [n, ...] real ones; sentence: [n, d]. power: at least 2; the norm itself has no gradient at zero.

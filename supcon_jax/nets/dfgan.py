@@ -47,7 +47,7 @@ class Condition(nn.Module):
 class Fuse(nn.Module):
     """Two affine maps with coefficients from the text, each with a leaky ReLU behind it: [n, h, w, f] as it was.
 
-    Tao et al. 2022, arXiv 2008.05865 (deep text-image fusion block).
+    Tao et al. 2022, arXiv 2008.05865: the deep text-image fusion block.
     """
 
     dtype: DType = None

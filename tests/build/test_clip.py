@@ -10,6 +10,7 @@ from data.layouts import cub_layout
 from data.test_bpe import PAIRS, write
 from gans import tiny
 from supcon_jax.build import clip, model, weights
+from supcon_jax.build import compile as compile_
 from supcon_jax.build.names import net
 from supcon_jax.config import UserError
 from supcon_jax.convert import rename
@@ -75,7 +76,7 @@ def test_a_foreign_file_with_its_vocabulary(tmp_path):
     found = net(about["nets"]["clip"], "here")
     assert found.text.end == BPE.end and found.image == WIDE.image.clone(act="gelu")
     more = write(tmp_path / "more.txt", [*PAIRS, ("s", "s</w>")])
-    with pytest.raises(UserError, match="knows 521 tokens, its vocabulary has 522"):
+    with pytest.raises(UserError, match="knows 523 tokens, its vocabulary has 524"):
         clip.load(section(clip=given["galip"]["frozen"]["clip"], clip_vocab=str(more)), "galip")
 
 
@@ -107,3 +108,12 @@ def test_two_steps_and_pictures_end_to_end(tmp_path, capsys):
     images = made.generate(texts)
     assert images.shape == (2, 32, 32, 3) and np.abs(images).max() <= 1 and made.unknown("lower xyz") == []
     assert made.encode_text(texts).shape == made.encode_image(images).shape == (2, 6)
+
+
+def test_without_a_file_the_usual_size_stands_for_it_in_shape(tmp_path):
+    trees, about, _ = compile_.frozen_shapes(section(), "galip", tmp_path)
+    assert trees["clip"]["params"]["image"]["trunk"]["patch"]["kernel"].shape == (32, 32, 3, 768)
+    assert about["clip"]["nets"]["clip"]["text"]["vocab"] == 49408
+    own = section(clip=str(own_file(tmp_path / "a.safetensors")))
+    trees, _, _ = compile_.frozen_shapes(own, "galip", tmp_path)
+    assert trees["clip"]["params"]["text"]["project"]["kernel"] == jax.ShapeDtypeStruct((8, 6), np.float32)

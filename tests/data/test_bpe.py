@@ -11,7 +11,8 @@ from supcon_jax.data import bpe
 from supcon_jax.data.bpe import Bpe, clean, words
 
 # worked by hand: "lower" l o w e r</w> -> lo w e r</w> -> low e r</w> -> low er</w> -> lower</w>
-PAIRS = [("l", "o"), ("lo", "w"), ("e", "r</w>"), ("low", "er</w>"), ("lo", "w</w>"), ("1", "2</w>"), ("'", "s</w>")]
+PAIRS = [("l", "o"), ("lo", "w"), ("e", "r</w>"), ("low", "er</w>"), ("lo", "w</w>"), ("1", "2</w>"), ("'", "s</w>"),
+         ("a", "b"), ("b", "c</w>")]
 MADE = 512  # id of the first merge: 256 bytes, 256 bytes that end a word
 
 
@@ -40,6 +41,7 @@ def test_ids_are_bytes_then_ends_then_merges_then_start_and_end(tokenizer):
     ("LOWER  lower", [MADE + 3, MADE + 3]),
     ("lower's", [MADE + 3, MADE + 6]),
     ("12", ["1</w>", "2</w>"]),       # digits stand alone, so that no merge joins them
+    ("abc", [MADE + 7, "c</w>"]),     # both pairs are there; the first one in the list is made first
     ("&amp;amp;", ["&</w>"]),
     ("\u00e9", ["\u00c3", "\u00a9</w>"]),  # two bytes of UTF-8
     ("", [])])
@@ -51,7 +53,7 @@ def test_hand_worked(tokenizer, text, tokens):
     ("it's a bird, isn't it?", ["it", "'s", "a", "bird", ",", "isn", "'t", "it", "?"]),
     ("we'll we've 2026!!! x'dy", ["we", "'ll", "we", "'ve", "2", "0", "2", "6", "!!!", "x", "'d", "y"]),
     ("a_b --'s", ["a", "_", "b", "--'", "s"]),
-    ("<|endoftext|>a", [bpe.END, "a"])])
+    ("<|endoftext|>a", ["<|", "endoftext", "|>", "a"])])
 def test_words(text, cut):
     assert words(text) == cut
 

@@ -1,5 +1,6 @@
 """DF-GAN's and SSA-GAN's networks: published sizes, what they are at the start, their blocks as written down."""
 
+import functools
 import math
 
 import jax
@@ -85,6 +86,19 @@ def test_sizes_that_cannot_be():
                 made(net.Discriminator(size), shape(1, size, size, 3), s)
     with pytest.raises(ValueError, match="norm must be correct or compat"):
         made(ssagan.Generator(2, (8,), norm="sync"), z, s)
+
+
+def test_the_originals_batch_norm_on_several_devices():
+    """Compat: the same at evaluation; in training a variance is raised to eps, not by it."""
+    gen, z, s, variables = started("ssagan", 8)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def run(train, norm):
+        return gen.clone(norm=norm).apply(variables, z, s, train=train, mutable=["batch_stats"])[0][0][0]
+
+    np.testing.assert_array_equal(run(False, "compat"), run(False, "correct"))
+    apart = np.abs(run(True, "compat") - run(True, "correct")).max()
+    assert 0 < apart < 0.05
 
 
 def test_channels():
