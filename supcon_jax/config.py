@@ -46,7 +46,7 @@ def base() -> ConfigDict:
             "keep": {"latest": 2, "best": 1, "metric": "", "mode": "min"},
             "mesh": {"data": "auto", "door": "auto", "params": "replicate", "params_mib": 4.0},
             "eval_batch": 64,
-            "networks": {"effnet_lite0": "", "fid_inception": ""},
+            "networks": {"effnet_lite0": "", "fid_inception": "", "torchvision_inception": ""},
             "cache": "",
             "skip_limit": 20,
         }

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import runs
-from data.layouts import cub_layout, emoji_layout, folder_layout
+from data.layouts import coco_layout, cub_layout, emoji_layout, folder_layout
 from supcon_jax import config, core
 from supcon_jax.build import stage
 from supcon_jax.build.names import net
@@ -21,6 +21,7 @@ from supcon_jax.gans import GANS
 FULL = {
     "shapes": ("", "plain", "twin", "long", "classifier", "dmgan", "damsm", "attngan"),
     "cub": ("", "plain", "dmgan", "damsm", "attngan"),
+    "coco": ("", "plain", "dmgan", "damsm", "attngan"),
     "emoji": ("", "plain", "multi", "small", "damsm", "attngan"),
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),
 }
@@ -36,6 +37,7 @@ def roots(tmp_path_factory):
     return {
         "shapes": "",
         "cub": cub_layout(folder / "cub"),
+        "coco": coco_layout(folder / "coco"),
         "emoji": emoji_layout(folder / "emoji"),
         "folder": folder_layout(folder / "folder"),
         "folder multi": folder_layout(folder / "multi", labels="multi"),
@@ -168,6 +170,7 @@ def test_every_preset_is_listed_here():
 RUNS = {
     "cub": ("configs/cub.py:tiny", "cub", ()),
     "cub, DM-GAN": ("configs/cub.py:dmgan,tiny", "cub", ()),
+    "coco": ("configs/coco.py:tiny", "coco", ()),
     "folder, one label": ("configs/folder.py:tiny", "folder", ()),
     "folder, no labels": ("configs/folder.py:tiny", "folder none", ()),
     "folder, several labels": ("configs/folder.py:multi,tiny", "folder multi", ()),

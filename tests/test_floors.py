@@ -94,6 +94,7 @@ def test_no_word_of_tensorflow_is_needed():
     import sys
 
     names = [p.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for p in FILES if p.stem != "__init__"]
-    names = [name for name in names if name != "supcon_jax.data.cub_captions"]
+    made = ("data.prepared", "data.cub_captions", "data.coco_captions")  # tfds builders, which tfds itself cannot import so
+    names = [name for name in names if not name.endswith(made)]
     code = f"import sys; sys.modules['tensorflow'] = None\nimport importlib\nfor n in {names!r}: importlib.import_module(n)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

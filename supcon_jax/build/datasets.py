@@ -71,6 +71,8 @@ def open_data(config: dict, workdir: pathlib.Path | None, vocab: Vocab | None = 
     function = resolve(DATA, options["name"], "config.data.name")
     args = {key: frozen(value) for key, value in options["args"].items()}
     train, test = (call(function, "data.args", options[s], options["root"], **args) for s in ("train", "test"))
+    if train.classes != test.classes:
+        raise UserError(f"config.data: {options['train']} and {options['test']} have other classes: take both from one set")
     if options["shuffle_pairs"]:
         train = sources.shuffle_pairs(train, config["seed"])
     path = workdir / "vocab.json" if workdir else None

@@ -8,14 +8,13 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from supcon_jax.build import weights
+from supcon_jax.build import inceptions, weights
 from supcon_jax.build.names import net
 from supcon_jax.config import UserError
-from supcon_jax.convert import efficientnet, inception, rename, tensors
+from supcon_jax.convert import efficientnet, rename, tensors
 from supcon_jax.data import fetch
 from supcon_jax.evals.protocol import Network
 from supcon_jax.nets.efficientnet import EfficientNetLite0
-from supcon_jax.nets.inception import Inception
 from supcon_jax.ops.resize import bilinear
 
 SHIPPED = pathlib.Path(__file__).parent.parent / "weights"
@@ -26,13 +25,17 @@ def network(name: str, files: dict[str, str]) -> Network:
     """A feature network by its name.
 
     effnet_lite0: EfficientNet-Lite0 (ImageNet), fetched by `python -m supcon_jax.data.fetch effnet_lite0`.
-    fid_inception: the usual torch FID Inception file (pt_inception-2015-12-05), which the user supplies.
+    tf, pt, clean, tv_legacy, imagenet: published protocols on Inception files that the user supplies, see inceptions.
     shapes_classifier: the shipped classifier of the coloured shapes.
     files: paths by name from the config ("" for the usual place).
     Raises UserError: an unknown name, or a file that is missing.
     """
+    if name == "keras":
+        raise UserError("network keras: its weights are an HDF5 file, which is not read here; use tf or pt, of other weights")
+    if name in inceptions.SEEN:
+        return inceptions.network(name, files)
     if name not in NETWORKS:
-        raise UserError(f"network {name!r} is not known; use one of: {', '.join(NETWORKS)}")
+        raise UserError(f"network {name!r} is not known; use one of: {', '.join([*NETWORKS, *inceptions.SEEN])}")
     return made(name, files.get(name, ""))
 
 
@@ -55,23 +58,6 @@ def effnet_lite0(path: str) -> Network:
         return module.apply(variables, bilinear(images.astype(jnp.float32), (EFFNET_SIDE, EFFNET_SIDE)))
 
     return Network("effnet_lite0", tensors.sha256(found[0]), EFFNET_SIDE, "bilinear, half-pixel", features)
-
-
-def fid_inception(path: str) -> Network:
-    if not path or not pathlib.Path(path).is_file():
-        raise UserError(
-            "network fid_inception needs the torch FID Inception file (pt_inception-2015-12-05, .pth):"
-            f" give --config.networks.fid_inception=FILE{f' ({path} is missing)' if path else ''}"
-        )
-    module = Inception(count_pad=False, last_pool="max", classes=1008)
-    variables = converted(module, pathlib.Path(path), inception.torchvision(classes=1008), 299)
-
-    @jax.jit
-    def features(images):
-        taps = module.apply(variables, bilinear(images.astype(jnp.float32) / 255, (299, 299)) * 2 - 1)
-        return taps["2048"], taps["logits"]
-
-    return Network("fid_inception", tensors.sha256(path), 299, "bilinear, half-pixel", features)
 
 
 def converted(module, path, table, side: int):
@@ -109,4 +95,4 @@ def attribute_net(path: str = ""):
     return lambda images: module.apply(variables, images, train=False), about, sha
 
 
-NETWORKS = {"effnet_lite0": effnet_lite0, "fid_inception": fid_inception, "shapes_classifier": shapes_classifier}
+NETWORKS = {"effnet_lite0": effnet_lite0, "shapes_classifier": shapes_classifier}

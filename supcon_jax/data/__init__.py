@@ -3,6 +3,7 @@
 DATA = {
     "shapes": "supcon_jax.data.synthetic:shapes",
     "cub": "supcon_jax.data.cub:cub",
+    "coco": "supcon_jax.data.coco:coco",
     "folder": "supcon_jax.data.folder:folder",
     "emoji": "supcon_jax.data.emoji:emoji",
 }

@@ -3,7 +3,6 @@
 python -m supcon_jax.data.cub_captions --root DIR --out DIR
 """
 
-import argparse
 import sys
 
 import numpy as np
@@ -11,10 +10,11 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from supcon_jax.config import UserError
-from supcon_jax.data import cub
-from supcon_jax.data.fetch import home
+from supcon_jax.data import cub, prepared
 from supcon_jax.data.images import decode
 from supcon_jax.data.source import BadRecord
+
+MODULE = "supcon_jax.data.cub_captions"
 
 
 class CubCaptions(tfds.core.GeneratorBasedBuilder):
@@ -80,9 +80,7 @@ def prepare(root, out):
     """
     if cub.find(epath.Path(root)) is None:
         raise UserError(f"{root} has no CUB_200_2011/: {cub.FETCH}")
-    builder = CubCaptions(data_dir=str(out), file_format="array_record")
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(root)))
-    return builder
+    return prepared.prepare(CubCaptions, root, out)
 
 
 def opened(root, split):
@@ -90,14 +88,10 @@ def opened(root, split):
 
     All records are read once, for their captions and labels; pictures stay on disk, encoded.
     """
-    builder = tfds.builder_from_directory(_newest(root / "cub_captions"))
-    if split not in builder.info.splits:
-        there = ", ".join(builder.info.splits)
-        raise UserError(f"{root / 'cub_captions'} has no split {split!r} but {there}: prepare it anew")
-    rows = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    info, rows = prepared.opened(root / "cub_captions", split, MODULE)
     found = sorted((_record(rows[place]), place) for place in range(len(rows)))
     records, places = zip(*found, strict=True)
-    return tuple(builder.info.metadata["classes"]), records, lambda record: decode(rows[places[record]]["image"])
+    return tuple(info.metadata["classes"]), records, lambda record: decode(rows[places[record]]["image"])
 
 
 def _record(row):
@@ -108,14 +102,6 @@ def _record(row):
         box=tuple(int(value) for value in row["bbox_pixels"]),
         captions=tuple(caption.decode() for caption in row["captions"]),
     )
-
-
-def _newest(path):
-    """The highest version below the set's folder."""
-    versions = [entry for entry in path.iterdir() if (entry / "dataset_info.json").exists()]
-    if not versions:
-        raise UserError(f"{path} holds no finished version: remove it and run python -m supcon_jax.data.cub_captions")
-    return max(versions, key=lambda entry: [int(part) if part.isdecimal() else 0 for part in entry.name.split(".")])
 
 
 def _shares(data, box):
@@ -130,20 +116,7 @@ def _shares(data, box):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m supcon_jax.data.cub_captions", description=__doc__.splitlines()[0])
-    parser.add_argument("--root", default=None, help="folder that holds CUB_200_2011/ and text/")
-    parser.add_argument("--out", default=None, help="folder to hold cub_captions/; the root if left out")
-    options = parser.parse_args(argv)
-    root = home(options.root)
-    try:
-        builder = prepare(root, options.out or root)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for name, split in builder.info.splits.items():
-        print(f"{name}: {split.num_examples} records")
-    print(f"in {builder.data_path}")
-    return 0
+    return prepared.command(MODULE, __doc__.splitlines()[0], "CUB_200_2011/ and text/", prepare, argv)
 
 
 if __name__ == "__main__":

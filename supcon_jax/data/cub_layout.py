@@ -2,12 +2,10 @@
 
 import pathlib
 import re
-import tempfile
 from collections import Counter
 
 from supcon_jax.config import UserError
-from supcon_jax.data import cub
-from supcon_jax.data.unpack import ENDINGS, members, sha256, write
+from supcon_jax.data import arrange, cub
 
 PUBLISHED = "0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081"  # CUB_200_2011.tgz, 1,150,585,339 bytes
 TABLES = ("images.txt", "classes.txt", "image_class_labels.txt", "bounding_boxes.txt", "train_test_split.txt")
@@ -19,6 +17,12 @@ RULES = (  # end of a path, wherever it lies -> its place
     (re.compile(r"(?:^|/)(?:text|text_c10)/([^/]+/[^/]+\.txt)$"), r"text/\1"),
     (re.compile(r"(?:^|/)(train|test)/filenames\.pickle$"), r"\1/filenames.pickle"),
 )
+
+
+def _kind(path):
+    """What a laid out file counts as."""
+    other = "tables" if path.name in TABLES else "captions"
+    return {".jpg": "pictures", ".pickle": "split lists"}.get(path.suffix, other)
 
 
 def lay_out(source, target, *, small=False, say=print):
@@ -34,9 +38,7 @@ def lay_out(source, target, *, small=False, say=print):
         source = pathlib.Path(source)
         if not source.is_dir():
             raise UserError(f"--from {source} is no folder: give the one with CUB_200_2011.tgz and the captions")
-        counts = _bring(source, target, say)
-        for what in ("tables", "pictures", "captions", "split lists"):
-            say(f"[laid out] {what}: {counts[what, True]} new, {counts[what, False]} already there")
+        arrange.bring(source, target, RULES, _kind, say, {"CUB_200_2011.tgz": PUBLISHED})
     elif not target.is_dir():
         raise UserError(f"{target} is missing: give --from DIR with CUB_200_2011.tgz and the captions' archive in DIR")
     missing = _checklist(target, say)
@@ -44,56 +46,6 @@ def lay_out(source, target, *, small=False, say=print):
         raise UserError(f"cub is not complete in {target}: {'; '.join(missing)}")
     _verify(target, small, say)
     say(f"ready: --config=configs/cub.py --config.data.root={target.parent}")
-
-
-def _bring(source, target, say):
-    """Copy every file that has a place, from folders and archives; counts by (kind, whether it was new)."""
-    counts = Counter()
-    inside = target.resolve()
-    for path in sorted(source.rglob("*")):
-        if not path.is_file() or inside in path.resolve().parents:
-            continue
-        if path.name.endswith(ENDINGS):
-            known = ""
-            if path.name == "CUB_200_2011.tgz":
-                published = sha256(path) == PUBLISHED
-                known = ", sha256 as published" if published else ", NOT the published file (sha256 differs)"
-            say(f"[found]    {path.relative_to(source)}{known}")
-            _archive(path, target, counts, say)
-        else:
-            name = path.relative_to(source.parent).as_posix()
-            _file(name, path.stat().st_size, lambda path=path: path.open("rb"), target, counts)
-    return counts
-
-
-def _archive(path, target, counts, say, depth=0):
-    """One archive; archives inside it are unpacked aside and treated alike, once."""
-    for name, opened in members(path, lenient=True):
-        if name.endswith(ENDINGS) and depth < 2:
-            with tempfile.TemporaryDirectory(prefix="cub-") as scratch:
-                inner = pathlib.Path(scratch) / name.rsplit("/", 1)[-1]
-                write(opened, inner)
-                say(f"[found]    {name} inside {path.name}")
-                _archive(inner, target, counts, say, depth + 1)
-        else:
-            _file(name, None, opened, target, counts)
-
-
-def _file(name, size, opened, target, counts):
-    """Copy one file to its place, if it has one."""
-    if "__MACOSX" in name or name.rsplit("/", 1)[-1].startswith("."):
-        return
-    places = [match.expand(place) for rule, place in RULES if (match := rule.search(name))]
-    if not places:
-        return
-    path = target / places[0]
-    other = "tables" if path.name in TABLES else "captions"
-    kind = {".jpg": "pictures", ".pickle": "split lists"}.get(path.suffix, other)
-    if path.exists() and size in (None, path.stat().st_size):
-        counts[kind, False] += 1
-        return
-    write(opened, path)
-    counts[kind, True] += 1
 
 
 def _checklist(target, say):

@@ -3,11 +3,13 @@
     python -m supcon_jax.data.fetch emoji         [--root DIR]
     python -m supcon_jax.data.fetch effnet_lite0  [--root DIR]
     python -m supcon_jax.data.fetch cub --from DIR [--root DIR] [--small]
+    python -m supcon_jax.data.fetch coco --from DIR [--root DIR] [--small]
 
 Everything lands under root/<name>; root is $SUPCON_DATA or ~/.cache/supcon_jax/data. A second run finds it there.
 """
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -92,6 +94,7 @@ SETS = {
         "evaluations that measure with effnet_lite0 find it at {folder}/efficientnet_lite0.pth",
     ),
 }
+ARCHIVED = {"cub": "supcon_jax.data.cub_layout", "coco": "supcon_jax.data.coco_layout"}  # the user brings the archives
 
 
 def home(root=None):
@@ -200,18 +203,17 @@ def main(argv=None):
     """Command line; returns the exit code, 2 for what the user can mend."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m supcon_jax.data.fetch", description=__doc__, formatter_class=raw)
-    parser.add_argument("name", choices=[*SETS, "cub"])
+    parser.add_argument("name", choices=[*SETS, *ARCHIVED])
     parser.add_argument("--root", default=None, help="folder to hold the sets")
-    parser.add_argument("--from", dest="source", default=None, help="cub: folder with the archives")
-    parser.add_argument("--small", action="store_true", help="cub: do not demand the published numbers of pictures")
+    parser.add_argument("--from", dest="source", default=None, help="cub, coco: folder with the archives")
+    parser.add_argument("--small", action="store_true", help="cub, coco: do not demand the published numbers")
     options = parser.parse_args(argv)
     try:
-        if options.name != "cub":
+        if options.name not in ARCHIVED:
             fetch(options.name, options.root)
-        else:
-            from supcon_jax.data import cub_layout  # not above: it uses cub.py, which uses `home`
-
-            cub_layout.lay_out(options.source, pathlib.Path(home(options.root)) / "cub", small=options.small)
+        else:  # not above: the readers that they use themselves use `home`
+            layout = importlib.import_module(ARCHIVED[options.name])
+            layout.lay_out(options.source, pathlib.Path(home(options.root)) / options.name, small=options.small)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -21,14 +21,18 @@ def distribution(network, real, fake, logits, protocol, *, splits, subsets, k, s
 
     real: [n, d]; fake: [m, d]; logits: [m, c] or None (then no Inception score).
     """
-    size = max(2, min(1000, len(real) // 2, len(fake) // 2))  # subsets of the whole set would all be the same
-    mean, spread = kid(real, fake, subsets=subsets, size=size, seed=seed)
-    out = record({network.metric("fid"): frechet(*gaussian(real), *gaussian(fake))}, protocol)
-    values = {network.metric("kid"): mean, network.metric("kid_std"): spread}
-    out |= record(values, protocol.replace(subsets=f"{subsets} x {size}"))
-    values = {network.metric(name): v for name, v in prdc(real, fake, k).items()}
-    out |= record(values, protocol.replace(neighbours=k))
-    if logits is not None:
+    out = {}
+    if "fid" in network.scores:
+        out |= record({network.metric("fid"): frechet(*gaussian(real), *gaussian(fake))}, protocol)
+    if "kid" in network.scores:
+        size = max(2, min(1000, len(real) // 2, len(fake) // 2))  # subsets of the whole set would all be the same
+        mean, spread = kid(real, fake, subsets=subsets, size=size, seed=seed)
+        values = {network.metric("kid"): mean, network.metric("kid_std"): spread}
+        out |= record(values, protocol.replace(subsets=f"{subsets} x {size}"))
+    if "prdc" in network.scores:
+        values = {network.metric(name): v for name, v in prdc(real, fake, k).items()}
+        out |= record(values, protocol.replace(neighbours=k))
+    if "is" in network.scores and logits is not None:
         mean, spread = inception_score(logits, splits, np.random.default_rng(seed).permutation(len(logits)))
         values = {network.metric("is"): mean, network.metric("is_std"): spread}
         out |= record(values, protocol.replace(splits=f"{splits} shuffled", real_number=0, real_origin=""))
@@ -104,7 +108,7 @@ def generation(
         if bank_batches is not None:
             said = bank_origin or "bank"
             bank, bank_label, _ = real_features(network, bank_batches, origin=said, cache=cache)
-        if label is not None and bank_label is not None:
+        if "labels" in network.scores and label is not None and bank_label is not None:
             out |= labels_said(network, fake, label, bank, bank_label, own, origin=said)
             if bank_batches is not None and real_label is not None:  # the same question to real pictures: the ceiling
                 twin = own.replace(fake_origin=origin)

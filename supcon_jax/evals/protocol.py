@@ -13,9 +13,10 @@ import numpy as np
 class Network:
     """A feature network, handed in ready to use.
 
-    name: part of its metrics' names ("fid_inception" gives the plain names fid, kid, ...).
+    name: part of its metrics' names: fid_pt, is_imagenet, kid_effnet_lite0.
     sha256: of its weights. size: side of the square it sees, pixels. resize: rule that makes a picture that size.
     features: u8[n, h, w, 3] -> (features [n, d], logits [n, c] or None); resizes by itself.
+    scores: what may be measured with it, of "fid", "kid", "prdc", "labels" and "is".
     """
 
     name: str
@@ -23,10 +24,11 @@ class Network:
     size: int
     resize: str
     features: Callable[[np.ndarray], tuple[Any, Any]]
+    scores: tuple[str, ...] = ("fid", "kid", "prdc", "labels", "is")
 
     def metric(self, name):
         """Name of a metric measured with this network: fid -> fid_effnet_lite0."""
-        return name if self.name == "fid_inception" else f"{name}_{self.name}"
+        return f"{name}_{self.name}"
 
 
 @dataclasses.dataclass(frozen=True)

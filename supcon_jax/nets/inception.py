@@ -184,7 +184,7 @@ class ImageEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, train: bool = False):
-        x = resize.bilinear(image, (self.size, self.size), align_corners=self.align_corners)
+        x = resize.bilinear(image, (self.size, self.size), place="corners" if self.align_corners else "centres")
         trunk = Inception(self.width, small=self.small, repeats=self.repeats, dtype=self.dtype, name="trunk")
         taps = trunk(x, train=train and not self.frozen)
         local, pooled = taps["768"], taps["2048"]

@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 
+from data.layouts import coco_layout
 from supcon_jax import config as configs
 from supcon_jax.build.datasets import open_data
 from supcon_jax.config import UserError
@@ -128,10 +129,19 @@ def test_unusable_records_are_listed_in_the_folder_up_to_the_limit(tmp_path):
 
 @pytest.mark.parametrize(
     "changes,said",
-    [({"name": "mnist"}, "config.data.name 'mnist' is not known; use one of: cub, emoji, folder, shapes"),
+    [({"name": "mnist"}, "config.data.name 'mnist' is not known; use one of: coco, cub, emoji, folder, shapes"),
      ({"args": {"colour": 1}}, "config.data.args.colour is not an argument of shapes; it takes: .*records"),
      ({"args": {"labels": "both"}}, "labels='both'.*use single or multi")],
 )  # fmt: skip
 def test_wrong_names_and_arguments_of_a_data_set(changes, said):
     with pytest.raises(UserError, match=said):
         open_data(config(**changes), None)
+
+
+def test_splits_with_other_classes(tmp_path):
+    """Two folders of one layout whose labels are not the same: a class would be counted under another's number."""
+    plain = config(name="coco", args={}, root=str(coco_layout(tmp_path / "coco")))
+    path = tmp_path / "coco" / "annotations" / "instances_val2014.json"
+    path.write_text(path.read_text().replace('"toothbrush"', '"hair drier"'))
+    with pytest.raises(UserError, match="train and test have other classes"):
+        open_data(plain, None)

@@ -52,8 +52,8 @@ def test_an_unknown_evaluation_is_refused_before_the_training(tmp_path):
 
 
 def test_a_missing_network_is_told_before_the_training(tmp_path):
-    config = plain("evals.generation.networks=('fid_inception',)")
-    with pytest.raises(UserError, match="network fid_inception needs the torch FID Inception file"):
+    config = plain("evals.generation.networks=('pt',)")
+    with pytest.raises(UserError, match="network pt needs the torch FID Inception file"):
         evaluations.build(context(tmp_path, HEADS["attngan"], config))
     evaluations.build(context(tmp_path, HEADS["damsm"], config))  # which never looks at it
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from supcon_jax.build import networks, weights
+from supcon_jax.build import inceptions, networks, weights
 from supcon_jax.config import UserError
 from supcon_jax.convert import inception, tensors
 from supcon_jax.data.synthetic import PAIRS, shapes
@@ -13,7 +13,7 @@ from supcon_jax.nets.inception import Inception
 
 
 def test_an_unknown_network_is_answered_with_those_there_are():
-    with pytest.raises(UserError, match="^network 'clip' is not known; use one of: effnet_lite0, fid_inception, shapes_"):
+    with pytest.raises(UserError, match="^network 'clip' is not known; use one of: effnet_lite0, shapes_classifier, tf, pt"):
         networks.network("clip", {})
 
 
@@ -21,13 +21,15 @@ def test_an_unknown_network_is_answered_with_those_there_are():
     "name,path,said",
     [("effnet_lite0", "", r"python -m supcon_jax\.data\.fetch effnet_lite0"),
      ("effnet_lite0", "/nowhere/a.pth", r"--config\.networks\.effnet_lite0=/nowhere/a\.pth: no such file"),
-     ("fid_inception", "", r"give --config\.networks\.fid_inception=FILE$"),
-     ("fid_inception", "/nowhere/b.pth", r"give --config\.networks\.fid_inception=FILE \(/nowhere/b\.pth is missing\)$")],
+     ("pt", "", r"network pt needs the torch FID.*give --config\.networks\.fid_inception=FILE$"),
+     ("imagenet", "/nowhere/b.pth", r"give --config\.networks\.fid_inception=FILE \(/nowhere/b\.pth is missing\)$"),
+     ("tv_legacy", "", r"network tv_legacy needs torchvision's.*give --config\.networks\.torchvision_inception=FILE$"),
+     ("keras", "", "an HDF5 file, which is not read here; use tf or pt")],
 )  # fmt: skip
 def test_a_missing_file_is_told_with_the_way_to_it(tmp_path, monkeypatch, name, path, said):
     monkeypatch.setenv("SUPCON_DATA", str(tmp_path))
     with pytest.raises(UserError, match=said) as caught:
-        networks.network(name, {name: path})
+        networks.network(name, dict.fromkeys((name, "fid_inception"), path))
     assert "\n" not in str(caught.value)
 
 
@@ -81,10 +83,28 @@ def test_the_fid_file_at_full_size(tmp_path):
         axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim, (0,))
         file[torch_name(path)] = value.transpose(axes)
     tensors.write(tmp_path / "fid.safetensors", file)
-    found = networks.fid_inception(str(tmp_path / "fid.safetensors"))
     images = rng.integers(0, 256, (2, 299, 299, 3), np.uint8)
-    features, logits = found.features(images)
-    assert features.shape == (2, 2048) and logits.shape == (2, 1008) and np.isfinite(features).all()
     taps = jax.jit(module.apply)(unflatten_dict(ours), images.astype(np.float32) / 127.5 - 1)
-    for a, b in ((features, taps["2048"]), (logits, taps["logits"])):
-        np.testing.assert_allclose(a, b, atol=1e-4 * float(np.abs(b).max()))
+    seen = {}
+    for name in ("tf", "pt", "clean", "imagenet"):
+        found = networks.network(name, {"fid_inception": str(tmp_path / "fid.safetensors")})
+        seen[name], logits = map(lambda x: None if x is None else np.asarray(x), found.features(images))
+        assert (logits is not None) == (name == "imagenet") == ("is" in found.scores)
+    for name in ("pt", "clean"):  # nothing to resize here: the network alone
+        np.testing.assert_allclose(seen[name], taps["2048"], atol=1e-4 * float(np.abs(taps["2048"]).max()))
+    shifted = jax.jit(module.apply)(unflatten_dict(ours), (images.astype(np.float32) - 128) / 128)
+    for name in ("tf", "imagenet"):
+        np.testing.assert_allclose(seen[name], shifted["2048"], atol=1e-4 * float(np.abs(taps["2048"]).max()))
+    fc = unflatten_dict(ours)["params"]["fc"]
+    np.testing.assert_allclose(logits, np.asarray(shifted["logits"]) - fc["bias"], atol=1e-4 * float(np.abs(logits).max()))
+
+
+def test_the_mistake_of_the_time():
+    """The ranges that pictures in [0, 1] end in, and each protocol's answer to a plain picture."""
+    ends = np.asarray(inceptions.mistaken(np.float32([[0, 0, 0], [1, 1, 1]])))
+    np.testing.assert_allclose(ends, [[-0.03, -0.088, -0.188], [0.428, 0.36, 0.262]], atol=1e-6)
+    plain = np.full((1, 20, 30, 3), 200, np.float32)
+    for name, level in {"tf": 72 / 128, "pt": 400 / 255 - 1, "clean": 400 / 255 - 1, "imagenet": 72 / 128}.items():
+        out = np.asarray(inceptions.SEEN[name][2](plain))
+        assert out.shape == (1, 299, 299, 3)
+        np.testing.assert_allclose(out, level, atol=1e-5)

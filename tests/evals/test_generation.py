@@ -57,15 +57,25 @@ def test_reals_against_themselves():
 
 
 def test_protocol_says_what_was_done():
-    out = run(nets=[toys.network(), Network("fid_inception", "cd" * 32, 299, "bilinear", toys.look)], reals=64, seed=7)
-    fid = out["fid"]["protocol"]
+    out = run(nets=[toys.network(), Network("pt", "cd" * 32, 299, "bilinear", toys.look)], reals=64, seed=7)
+    fid = out["fid_pt"]["protocol"]
     assert fid == BASE.replace(
-        metric="fid", network="fid_inception", weights="cd" * 32, resize="real 8x8, fake 8x8 -> 299 bilinear",
+        metric="fid_pt", network="pt", weights="cd" * 32, resize="real 8x8, fake 8x8 -> 299 bilinear",
         real_number=64, fake_number=96, seed=7,
     ).dict()  # fmt: skip
-    assert out["kid_toy"]["protocol"]["subsets"] == "5 x 32" and out["precision"]["protocol"]["neighbours"] == 3
-    assert out["is"]["protocol"]["splits"] == "1 shuffled" and out["is"]["protocol"]["real_number"] == 0
+    assert out["kid_toy"]["protocol"]["subsets"] == "5 x 32" and out["precision_pt"]["protocol"]["neighbours"] == 3
+    assert out["is_pt"]["protocol"]["splits"] == "1 shuffled" and out["is_pt"]["protocol"]["real_number"] == 0
     assert len({entry["line"] for entry in out.values()}) == len(out)
+
+
+@pytest.mark.parametrize(
+    "scores, names",
+    [(("is",), {"is", "is_std"}), (("fid", "kid"), {"fid", "kid", "kid_std"}), (("labels",), {"label_accuracy"}),
+     (("prdc",), {"precision", "recall", "density", "coverage"})],
+)  # fmt: skip
+def test_a_network_measures_what_it_is_for(scores, names):
+    out = run(nets=[Network("some", "cd" * 32, 299, "bilinear", toys.look, scores)])
+    assert set(out) == {f"{name}_some" for name in names} | {"fakes_not_finite"}
 
 
 def test_label_accuracy_looks_where_it_is_told():

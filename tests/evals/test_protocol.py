@@ -44,6 +44,6 @@ def test_a_number_that_is_none_is_refused(bad):
         record({"fid": bad}, FULL)
 
 
-def test_only_the_fid_network_gives_the_plain_name():
-    assert Network("fid_inception", "", 299, "", None).metric("fid") == "fid"
+def test_no_score_goes_without_the_name_of_its_network():
+    assert Network("pt", "", 299, "", None).metric("fid") == "fid_pt"
     assert Network("effnet_lite0", "", 224, "", None).metric("is") == "is_effnet_lite0"

@@ -1,11 +1,16 @@
 """Scores of evals against those of the published evaluation codes."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from supcon_jax.evals.fid import frechet, gaussian, inception_score, kid, mmd2, prdc
 from supcon_jax.evals.knn import ranking, scores
 from supcon_jax.evals.retrieval import ranks, recalls, summary
+from supcon_jax.ops.resize import antialiased, bilinear, nearest
 
 
 @pytest.mark.golden("fid")
@@ -77,3 +82,36 @@ def test_knn(case):
     truth = x["query_labels"][:, None]
     np.testing.assert_allclose(100 * np.mean((order[:, :1] == truth).any(1)), x["top1"], rtol=1e-12)
     np.testing.assert_allclose(100 * np.mean((order[:, :5] == truth).any(1)), x["top5"], rtol=1e-12)
+
+
+RESIZES = {
+    "torch_bilinear": bilinear,
+    "torch_bilinear_corners": lambda x, size: bilinear(x, size, place="corners"),
+    "torch_bilinear_antialias": lambda x, size: antialiased(x, size, "bilinear"),
+    "torch_bicubic_antialias": lambda x, size: antialiased(x, size, "bicubic"),
+    "torch_nearest": nearest,
+    "tf1_bilinear": lambda x, size: bilinear(x, size, place="left"),
+    "clean_bicubic_f32": lambda x, size: antialiased(x, size, "bicubic"),
+    "pil_nearest_u8": lambda x, size: nearest(x, size, place="centres"),
+}
+for kernel in ("bilinear", "bicubic", "lanczos", "box"):
+    RESIZES[f"pil_{kernel}_u8"] = functools.partial(antialiased, kernel=kernel, levels=True)
+
+
+@pytest.mark.golden("resize")
+def test_resize(case):
+    x = case.arrays()
+    size = tuple(int(side) for side in x["size"])
+    assert set(x) == {"image", "size", *RESIZES}
+    for name, rule in RESIZES.items():
+        want = x[name].astype(np.float64)
+        for dtype in (np.float32, np.float64):
+            with jax.enable_x64(dtype == np.float64):
+                got = np.float64(rule(jnp.asarray(x["image"][None], dtype), size)[0])
+            if name.endswith("u8"):
+                off = np.abs(got - want)
+                assert off.max() <= 1 and np.mean(off > 0) <= 0.005, (name, off.max(), np.mean(off > 0))
+            elif dtype == np.float64 and name != "clean_bicubic_f32":
+                np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9, err_msg=name)
+            else:
+                np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-2, err_msg=name)
