@@ -165,7 +165,7 @@ def without_term():
     source = textwrap.dedent(inspect.getsource(game.matching_terms))
     start, end = source.index('    if options["scl"]:'), source.index("    return total, metrics")
     cut = source[:start] + source[end:]
-    assert "label_supcon" in source and "label_supcon" not in cut
+    assert "label_term" in source and "label_term" not in cut
     scope = dict(vars(game))
     exec(cut, scope)
     return scope["matching_terms"]
