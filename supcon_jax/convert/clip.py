@@ -9,7 +9,7 @@ from supcon_jax.convert.rename import Rule, conv, norm, scaled, turned
 from supcon_jax.convert.vit import apart, clip_block, hf_clip_block, stem
 from supcon_jax.nets.clip import CLIP, ImageResNet, ImageTransformer, TextTransformer
 
-SCALARS = Rule(r"input_resolution|context_length|vocab_size|.*\.position_ids|attn_mask", None)
+SCALARS = Rule(r"input_resolution|context_length|vocab_size|.*\.position_ids|.*attn_mask", None)
 
 
 def image_transformer(name: str = r"visual\.", path: str = "image/") -> list[Rule]:
@@ -84,9 +84,12 @@ def network(tensors, *, act: str = "quick_gelu", head: int = 64, end: int | None
     attention head (64 in all published models but a few large ones), which no shape tells. end: see TextTransformer.
     Raises UserError: no CLIP, or one that lacks a tower.
     """
-    shapes = ours(tensors)
+    shapes = ours(bare(tensors))
     side, width = "params/image/trunk/patch/kernel", "params/text/embed/embedding"
-    if width not in shapes or (side not in shapes and "params/image/conv2/kernel" not in shapes):
+    needed = {width, *(f"params/text/{leaf}" for leaf in ("project/kernel", "positions", "block0/expand/kernel"))}
+    needed |= ({"params/image/trunk/positions", "params/image/trunk/block0/expand/kernel"} if side in shapes else
+               {"params/image/positions", "params/image/conv2/kernel"})
+    if not needed <= shapes.keys():
         raise UserError("the file lacks CLIP's image tower or its text tower: export the whole model's state dict")
     embed = shapes["params/text/project/kernel"][1]
     vocab, width = shapes[width]
@@ -103,6 +106,13 @@ def network(tensors, *, act: str = "quick_gelu", head: int = 64, end: int | None
                        for path in shapes) for s in range(4))
     grid = round((shapes["params/image/positions"][0] - 1) ** 0.5)
     return CLIP(ImageResNet(embed, 32 * grid, width, depths, 32 * width // head), text)
+
+
+def bare(tensors) -> dict:
+    """The weights alone, without what a training checkpoint of open_clip puts before their names and beside them."""
+    for prefix in ("state_dict.", "module."):
+        tensors = rename.under(tensors, prefix) or tensors
+    return tensors
 
 
 def ours(tensors) -> dict[str, tuple[int, ...]]:
@@ -126,7 +136,8 @@ def load(tensors, like, *, strict: bool = True):
     interpolated to the network's (see `positions`).
     Returns nested dictionaries of numpy arrays in `like`'s types. Raises UserError: see rename.load.
     """
-    tensors, rules = dict(tensors), table(tensors)
+    tensors = dict(bare(tensors))
+    rules = table(tensors)
     for name, value in tensors.items():
         path = (rename.place(name, rules) or (None, None))[0]
         if path in ("params/image/trunk/positions", "params/image/positions"):

@@ -10,31 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from golden import families, onestage, towers
+from golden import families, galip, onestage, towers
 from golden.cases import read_cases
-from golden.towers import pixels, planes
+from golden.nets import Net, pixels, planes
 from supcon_jax.convert import attngan, damsm, dmgan, inception, rename, tensors
 from supcon_jax.nets import attngan as attngan_nets
 from supcon_jax.nets import dmgan as dmgan_nets
 from supcon_jax.nets.inception import ImageEncoder, Inception
 from supcon_jax.nets.text import TextEncoder
 from supcon_jax.ops import resize
-
-
-class Net(NamedTuple):
-    """A network under test. run(module, variables, inputs, train) gives (named outputs, changed state)."""
-
-    module: object
-    table: list
-    run: object
-    objective: str = ""  # the output that is the objective, or how the names of those in it begin; all if empty
-    # Inception: in flat parts of a picture the maxima over windows are ties, and its gradient may go to any of them;
-    # through 94 layers float32 keeps outputs to 1e-4 of the largest entry, no longer of each one (float64 does)
-    deep: bool = False
-    rounded: bool = False  # Hugging Face's attention takes its softmax in float32, also where all else is float64
-    # what float32 may move outputs by: in DM-GAN's generator, which normalises two vectors by each other, rounding the
-    # weights alone (by 6e-8 of themselves, in float64) moves pictures by 1.8e-5
-    atol: float = 0.0
 
 
 def published(case):
@@ -110,7 +94,8 @@ def fid_inception(case, config, arrays):
 NETS = {"attngan_d64": discriminator, "attngan_d128": discriminator, "attngan_d256": discriminator,
         "dmgan_d64": discriminator, "dmgan_d128": discriminator, "dmgan_d256": discriminator, "dmgan_g": generator,
         "attngan_g": generator, "attngan_rnn_gru": text, "attngan_rnn_lstm": text,
-        "damsm_cnn_inception_w16": image_encoder, "fid_inception_w16": fid_inception, **onestage.NETS, **towers.NETS}
+        "damsm_cnn_inception_w16": image_encoder, "fid_inception_w16": fid_inception, **galip.NETS,
+        **onestage.NETS, **towers.NETS}
 
 
 @functools.cache
@@ -292,7 +277,7 @@ def network(file, case):
     key = case.folder, file, case.entry["mask"]
     if key not in NETWORKS:
         arrays = case.arrays()
-        NETWORKS[key] = Net(*NETS[case.family](case, json.loads(str(arrays["config"])), arrays))
+        NETWORKS[key] = NETS[case.family](case, json.loads(str(arrays["config"])), arrays)
     return NETWORKS[key]
 
 

@@ -1,21 +1,13 @@
-"""CLIP's towers and other vision transformers under test: what test_modules.Net holds, by family."""
+"""CLIP's towers and other vision transformers under test: outputs by the names of the reference numbers."""
 
 import jax
 import jax.numpy as jnp
 
+from golden.nets import Net, pixels
 from supcon_jax.convert import clip, vit
 from supcon_jax.nets.clip import CLIP, ImageResNet, ImageTransformer, TextTransformer
 from supcon_jax.nets.vit import Headed, ViT
 from supcon_jax.ops.arrays import unit
-
-
-def pixels(a):
-    """Pictures of PyTorch (n, c, h, w) to ours."""
-    return a.transpose(0, 2, 3, 1)
-
-
-def planes(a):
-    return a.transpose(0, 3, 1, 2)
 
 
 def openai_clip(case, config, arrays):
@@ -33,7 +25,7 @@ def openai_clip(case, config, arrays):
         (_, u), (_, v), scale = out
         return {"image_features": u, "text_features": v, "logits_per_image": scale * unit(u) @ unit(v).T}, state
 
-    return CLIP(image, text), clip.openai(isinstance(image, ImageResNet)), run
+    return Net(CLIP(image, text), clip.openai(isinstance(image, ImageResNet)), run)
 
 
 def hf_clip(case, config, arrays):
@@ -53,7 +45,7 @@ def hf_clip(case, config, arrays):
                 "text_last": words * (x["attention_mask"] > 0)[..., None], "vision_last": tokens, "vision_pooled": u,
                 "text_pooled": v}, {}
 
-    return CLIP(image, text), clip.huggingface(), run, ("loss", "image_embeds", "text_embeds"), False, True
+    return Net(CLIP(image, text), clip.huggingface(), run, ("loss", "image_embeds", "text_embeds"), False, True)
 
 
 def hf_vit(case, config, arrays):
@@ -64,7 +56,7 @@ def hf_vit(case, config, arrays):
         tokens, pooled = module.apply(variables, pixels(x["pixel_values"]))
         return {"last_hidden_state": tokens, "pooler_output": pooled}, {}
 
-    return Headed(trunk, config["hidden_size"], "tanh"), vit.huggingface(), run, "", False, True
+    return Net(Headed(trunk, config["hidden_size"], "tanh"), vit.huggingface(), run, "", False, True)
 
 
 def tv_vit(case, config, arrays):
@@ -74,7 +66,7 @@ def tv_vit(case, config, arrays):
     def run(module, variables, x, train):
         return {"logits": module.apply(variables, pixels(x["image"]))[1]}, {}
 
-    return Headed(trunk, config["num_classes"]), vit.torchvision(), run
+    return Net(Headed(trunk, config["num_classes"]), vit.torchvision(), run)
 
 
 NETS = {"openai_clip_vit": openai_clip, "openai_clip_rn": openai_clip, "hf_clip_tiny": hf_clip, "hf_vit_tiny": hf_vit,
