@@ -46,7 +46,7 @@ def damsm(
     group: the words score compares texts and images within groups of this many rows.
     flip: mirror images at random.
     slices: the pairs are encoded in so many parts, each normalised by its own pictures, and once more for the gradient:
-        a batch so much larger fits in the same memory, and the losses still see all of it. See ops.slices.
+        the encoders take the memory of one part, the codes that of all, and the losses see the whole batch. See ops.slices.
     Returns a Task with the player "model" and the heads "image" and "text".
     """
 

@@ -70,21 +70,40 @@ def torch_name(path):
     return ".".join([outer, *inner, "bn" if part == "norm" else part, leaf])
 
 
+def foreign(path, module, rng):
+    """Writes a file with torch's names and layouts and random weights for an Inception; returns our variables of it."""
+    like = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32))
+    file, ours = {}, {}
+    for name, leaf in flatten_dict(like).items():
+        value = rng.standard_normal(leaf.shape, np.float32) * (2 / max(1, np.prod(leaf.shape[:-1]))) ** 0.5
+        ours[name] = value = np.abs(value) + 1 if name[-1] in ("scale", "var") else value
+        axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim, (0,))
+        file[torch_name(name)] = value.transpose(axes)
+    tensors.write(path, file)
+    return unflatten_dict(ours)
+
+
+@pytest.mark.slow
+def test_the_torchvision_file_at_full_size(tmp_path):
+    """The padding is counted, the last pool is a mean, the head is left out, the values are the mistaken ones."""
+    module, rng = Inception(count_pad=True, last_pool="avg"), np.random.default_rng(0)
+    ours = foreign(tmp_path / "google.safetensors", module, rng)
+    found = networks.network("tv_legacy", {"torchvision_inception": str(tmp_path / "google.safetensors")})
+    images = rng.integers(0, 256, (2, 299, 299, 3), np.uint8)
+    features, logits = found.features(images)
+    scale, mean = np.float32([0.229, 0.224, 0.225]), np.float32([0.485, 0.456, 0.406])
+    want = jax.jit(module.apply)(ours, np.float32(images / 255 * scale + mean - 0.5) / 0.5)["2048"]
+    assert logits is None and "is" not in found.scores
+    np.testing.assert_allclose(features, want, atol=1e-4 * float(np.abs(want).max()))
+
+
 @pytest.mark.slow
 def test_the_fid_file_at_full_size(tmp_path):
-    """A file with torch's names and layouts, random weights: the taps are those of the network that they describe."""
-    module = Inception(count_pad=False, last_pool="max", classes=1008)
-    like = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32))
-    rng = np.random.default_rng(0)
-    file, ours = {}, {}
-    for path, leaf in flatten_dict(like).items():
-        value = rng.standard_normal(leaf.shape, np.float32) * (2 / max(1, np.prod(leaf.shape[:-1]))) ** 0.5
-        ours[path] = value = np.abs(value) + 1 if path[-1] in ("scale", "var") else value
-        axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim, (0,))
-        file[torch_name(path)] = value.transpose(axes)
-    tensors.write(tmp_path / "fid.safetensors", file)
+    """The taps are those of the network that the file describes, by every protocol that reads it."""
+    module, rng = Inception(count_pad=False, last_pool="max", classes=1008), np.random.default_rng(0)
+    ours = foreign(tmp_path / "fid.safetensors", module, rng)
     images = rng.integers(0, 256, (2, 299, 299, 3), np.uint8)
-    taps = jax.jit(module.apply)(unflatten_dict(ours), images.astype(np.float32) / 127.5 - 1)
+    taps = jax.jit(module.apply)(ours, images.astype(np.float32) / 127.5 - 1)
     seen = {}
     for name in ("tf", "pt", "clean", "imagenet"):
         found = networks.network(name, {"fid_inception": str(tmp_path / "fid.safetensors")})
@@ -92,10 +111,10 @@ def test_the_fid_file_at_full_size(tmp_path):
         assert (logits is not None) == (name == "imagenet") == ("is" in found.scores)
     for name in ("pt", "clean"):  # nothing to resize here: the network alone
         np.testing.assert_allclose(seen[name], taps["2048"], atol=1e-4 * float(np.abs(taps["2048"]).max()))
-    shifted = jax.jit(module.apply)(unflatten_dict(ours), (images.astype(np.float32) - 128) / 128)
+    shifted = jax.jit(module.apply)(ours, (images.astype(np.float32) - 128) / 128)
     for name in ("tf", "imagenet"):
         np.testing.assert_allclose(seen[name], shifted["2048"], atol=1e-4 * float(np.abs(taps["2048"]).max()))
-    fc = unflatten_dict(ours)["params"]["fc"]
+    fc = ours["params"]["fc"]
     np.testing.assert_allclose(logits, np.asarray(shifted["logits"]) - fc["bias"], atol=1e-4 * float(np.abs(logits).max()))
 
 
