@@ -91,7 +91,7 @@ def matching_terms(nets, frozen, fakes, words, sentence, batch, about, options):
         label = batch["label"][:, b] if options["class_mask"] and batch["label"].ndim == 2 else None
         w0, w1 = match.words(
             regions[:, b], words[:, b], batch["text_len"][:, b], label,
-            gammas=options["gammas"], group=options["group"], sums=about.sums,
+            gammas=options["gammas"], group=options["group"], lanes=about.mesh.size, sums=about.sums,
         )  # fmt: skip
         seen = watch.of(batch["label"][:, b])
         s0, s1 = match.sentences(code[:, b], sentence[:, b], label, gamma=options["gammas"][2], sums=seen)

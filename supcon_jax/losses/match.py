@@ -53,8 +53,9 @@ class WordScore:
 
 
 def words(
-    regions, words, text_len, label=None, *, gammas=(4.0, 5.0, 10.0), group=None, attention=False, index=None, sums=dense
-):
+    regions, words, text_len, label=None, *, gammas=(4.0, 5.0, 10.0), group=None, lanes=None, attention=False, index=None,
+    sums=dense,
+):  # fmt: skip
     """Word-level DAMSM: cross entropy of every image's own caption among all captions, and the other way round.
 
         R_ij = log sum_w exp( gamma_2 cos(e_jw, context_ijw) ),   loss_0 = CE over j of gamma_3 R_ij, loss_1 over i
@@ -66,7 +67,9 @@ def words(
     label: i32[n] class ids, negative for unlabelled; or None: every pair is its own class.
     gammas: (attention, words, loss), numbers. group: the scores are made in groups of at most that many rows in a row,
     the largest divisor of n, each whole on its device; the loss is the mean over groups. One group of all n rows if
-    left out. attention: return the own pairs' maps too. index: i32[n] identity of the pairs, their position if left out.
+    left out. lanes: so many groups are scored at once, and once more for the gradient, so that no more of them lie in
+    memory: the number of devices that share the rows. All groups if left out, or if lanes does not divide their number.
+    attention: return the own pairs' maps too. index: i32[n] identity of the pairs, their position if left out.
     sums: the door through which all n rows meet where they are one group: in tiles of n' x m' pairs, with n' m' t r
     numbers at a time. rows.dense holds n n t r of them.
     Returns (loss_0, loss_1), each f32[]; with attention (loss_0, loss_1, alpha [n, t, r]).
@@ -88,11 +91,28 @@ def words(
     if size == n:  # no axis of groups, with which XLA's CPU products take three times as long
         found = losses(q, k, sums)
     else:
-        parts = jax.tree.map(lambda a: a.reshape(n // size, size, *a.shape[1:]), (q, k))
-        found = tuple(jnp.mean(loss) for loss in jax.vmap(losses)(*parts))
+        found = _over_groups(losses, (q, k), n // size, lanes)
     if not attention:
         return found
     return *found, jax.vmap(lambda *pair: attend(*pair, gammas[0])[1])(regions, words, valid)
+
+
+def _over_groups(losses, rows, groups, lanes):
+    """The means of both losses over so many groups of rows, `lanes` of them at once."""
+    lanes = groups if lanes is None or groups % lanes else lanes
+
+    def cut(a):  # lane by lane, as devices hold the rows
+        return a.reshape(lanes, groups // lanes, -1, *a.shape[1:]).swapaxes(0, 1)
+
+    def one(part):
+        if lanes > 1:
+            return jax.vmap(losses)(*part)
+        return losses(*jax.tree.map(lambda a: a[0], part))  # an axis of one makes XLA's CPU products three times slower
+
+    parts = jax.tree.map(cut, rows)
+    if groups == lanes:
+        return tuple(jnp.mean(loss) for loss in one(jax.tree.map(lambda a: a[0], parts)))
+    return tuple(jnp.mean(loss) for loss in jax.lax.map(jax.checkpoint(one), parts))
 
 
 def _group(n, group):

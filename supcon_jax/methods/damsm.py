@@ -99,7 +99,7 @@ def damsm(
         for b in range(branches):
             label = batch["label"][:, b] if class_mask and batch["label"].ndim == 2 else None
             regions, code, words, sentence = (x[:, b] for x in codes)
-            how = {"gammas": gammas, "group": group, "sums": about.sums}
+            how = {"gammas": gammas, "group": group, "lanes": about.mesh.size, "sums": about.sums}
             w0, w1 = match.words(regions, words, batch["text_len"][:, b], label, **how)
             seen = watch.of(batch["label"][:, b])
             s0, s1 = match.sentences(code, sentence, label, gamma=gammas[2], sums=seen)

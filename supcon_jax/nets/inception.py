@@ -8,6 +8,7 @@ from supcon_jax.nets import init
 from supcon_jax.nets.blocks import DType, max_pool
 from supcon_jax.nets.norm import BatchNorm
 from supcon_jax.ops import resize
+from supcon_jax.ops.convolve import convolve
 
 SAME = "SAME"
 VALID = "VALID"
@@ -30,7 +31,7 @@ class ConvNorm(nn.Module):
         if self.pool == "max":
             x = max_pool(x, 1, SAME)
         x = nn.Conv(self.features, self.kernel, self.stride, self.padding, use_bias=False, kernel_init=init.he,
-                    dtype=self.dtype, name="conv")(x)
+                    dtype=self.dtype, conv_general_dilated=convolve, name="conv")(x)
         if self.pool.startswith("avg"):
             x = nn.avg_pool(x, (3, 3), (1, 1), SAME, count_include_pad=self.pool == "avg")
         return nn.relu(BatchNorm(eps=1e-3, name="norm")(x, train=train))

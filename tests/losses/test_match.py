@@ -1,19 +1,22 @@
 """DAMSM: equal to the loops in float64, blind to padding, the same on eight devices and in groups."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import oracles
-from dress import DOORS, dress
+from dress import DOORS, dress, mesh
 from supcon_jax.losses import match, pairwise
 from supcon_jax.ops import rows, scores, sharded
 from supcon_jax.ops.rows import Rows
 
-compiled_words = jax.jit(match.words, static_argnames=("gammas", "group", "attention"))
+compiled_words = jax.jit(match.words, static_argnames=("gammas", "group", "lanes", "attention"))
 N, R, T, D = 8, 6, 5, 4
 LABEL = np.array([0, 1, 0, 2, -1, -1, 2, 0])
 LENGTH = np.array([5, 1, 3, 2, 4, 5, 1, 2])
@@ -81,6 +84,31 @@ def test_groups_see_only_their_own_rows(group, size):
     parts = [slice(i, i + size) for i in range(0, N, size)]
     want = [compiled_words(regions[p], words[p], jnp.asarray(LENGTH[p]), jnp.asarray(LABEL[p])) for p in parts]
     np.testing.assert_allclose(got, np.mean(want, axis=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_groups_in_turn_give_what_all_at_once_give(lanes):
+    regions, words, _, _ = (jnp.asarray(a) for a in draw())
+
+    @functools.partial(jax.jit, static_argnames="lanes")
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def loss(regions, words, lanes):
+        loss0, loss1 = match.words(regions, words, jnp.asarray(LENGTH), jnp.asarray(LABEL), group=2, lanes=lanes)
+        return loss0 + 2 * loss1
+
+    got, want = loss(regions, words, lanes), loss(regions, words, None)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), got, want)
+
+
+def test_groups_in_turn_move_nothing_between_devices():
+    place, count = NamedSharding(mesh(2), P("data")), 64
+    rows = [jax.ShapeDtypeStruct((count, *x.shape[1:]), jnp.float32, sharding=place) for x in draw()[:2]]
+
+    def loss(regions, words):
+        return sum(match.words(regions, words, jnp.full(count, T), group=4, lanes=2))
+
+    text = jax.jit(jax.grad(loss, (0, 1)), out_shardings=place).lower(*rows).compile().as_text()
+    assert "while(" in text and not set(re.findall(r"(all-gather|all-to-all|collective-permute)", text))
 
 
 def test_same_class_pairs_are_neither_positive_nor_negative():
