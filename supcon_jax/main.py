@@ -53,7 +53,7 @@ def parse(argv: list[str]):
     parser.add_argument("--topology", help="compile: a slice that need not be here, such as v5e:16x16 or h200:1x1x8")
     parser.add_argument("--fit", action="store_true", help="compile: search the largest batch of each stage that fits")
     parser.add_argument("--from", dest="source", help="sample: a work folder, a weight file, or shipped weights: shapes; "
-                        "convert: the same to export, or weights of others, a file or a folder")
+                        "convert: the same to export, or weights of others, a file or a folder; train: weights to begin with")
     parser.add_argument("--to", dest="target", help="convert: a new .safetensors file, or a new folder for several")
     parser.add_argument("--prompt", action="append", default=[], help="sample: a caption; may be given again")
     parser.add_argument("--prompts", help="sample: a file with one caption a line")
@@ -115,7 +115,7 @@ def train(flags, settings) -> None:
     spent = {}
     for name in config["stages"]:
         began = time.monotonic()
-        show(name, run.train_stage(config, name, workdir))
+        show(name, run.train_stage(config, name, workdir, flags.source))
         spent[name] = time.monotonic() - began
     total = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in spent.items())
     say(f"done: {total}; everything lies in {workdir}")

@@ -187,7 +187,8 @@ def data_of(config: dict, vocab) -> Data:
 
 
 def both(params, stats) -> dict:
-    return {"params": params, "batch_stats": stats} if stats else {"params": params}
+    """Variables of a network, which may have no statistics."""
+    return {"params": params, "batch_stats": stats} if jax.tree.leaves(stats) else {"params": params}
 
 
 def towers(config: dict, name: str, workdir: epath.Path, tree: dict, about: dict, sha: str) -> tuple[dict, dict, dict]:
@@ -216,22 +217,30 @@ def towers(config: dict, name: str, workdir: epath.Path, tree: dict, about: dict
 
 def restored(config: dict, name: str, task: core.Task, tree: dict, step: int = 0) -> core.State:
     """A state whose heads are those of trained weights. Raises UserError: the config's nets have other shapes."""
-    like = shapes(config, name, task)
+    (owner, own), *_ = owned(config, name, tree).items()
+    found = fitted(own, shapes(config, name, task), owner, f"the weights of {name}")
+    memory = {"ema": found["params"]} if owner == "gen" else {}
+    state = blank_state(params={owner: found["params"]}, stats={owner: found.get("batch_stats", {})}, memory=memory)
+    return state.replace(step=jnp.int32(step))
+
+
+def owned(config: dict, name: str, tree: dict) -> dict[str, dict]:
+    """Variables by owner in a weight file's tree: "model", or "gen" and maybe "disc"; a frozen trunk belongs to nobody."""
     if "gen" in tree:
-        owner, params, stats = "gen", tree["gen"]["params"], tree["gen"].get("stats", {})
-    else:
-        owner, params, stats = "model", tree["params"], tree["stats"]
-        if config[name]["nets"]["image"].get("frozen"):
-            image, _ = split_trunk({"params": params["image"], "batch_stats": stats["image"]}, True)
-            params, stats = params | {"image": image["params"]}, {"image": image["batch_stats"]}
-    flat = tensors.flatten(both(params, stats), "/")
+        return {key: both(tree[key]["params"], tree[key].get("stats", {})) for key in ("gen", "disc") if key in tree}
+    params, stats = tree["params"], tree["stats"]
+    if config[name]["nets"]["image"].get("frozen"):
+        image, _ = split_trunk({"params": params["image"], "batch_stats": stats["image"]}, True)
+        params, stats = params | {"image": image["params"]}, {"image": image.get("batch_stats", {})}
+    return {"model": both(params, stats)}
+
+
+def fitted(own: dict, like: dict, owner: str, what: str) -> dict:
+    """One owner's variables in the tree of its stage. Raises UserError: an entry lacks, or has another shape."""
     try:
-        found = rename.load(flat, rename.OWN, both(like["params"][owner], like["stats"].get(owner, {})))
+        return rename.load(tensors.flatten(own, "/"), rename.OWN, both(like["params"][owner], like["stats"].get(owner, {})))
     except UserError as error:
-        raise UserError(f"the weights of {name}: {error}") from None
-    params, stats = found["params"], found.get("batch_stats", {})
-    memory = {"ema": params} if owner == "gen" else {}
-    return blank_state(params={owner: params}, stats={owner: stats}, memory=memory).replace(step=jnp.int32(step))
+        raise UserError(f"{what}: {error}") from None
 
 
 def blank_state(**parts) -> core.State:

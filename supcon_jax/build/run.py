@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 
 from etils import epath
 
 from supcon_jax import shard
-from supcon_jax.build import adopt, stage, weights
+from supcon_jax.build import adopt, stage, start, weights
 from supcon_jax.train import loop
 
 log = logging.getLogger("supcon_jax")
 
 
-def train_stage(config: dict, name: str, workdir: epath.Path) -> dict[str, float]:
+def train_stage(config: dict, name: str, workdir: epath.Path, source: str | None = None) -> dict[str, float]:
     """Trains a stage of a plain config from where it stands to its end; a finished one is only read.
 
+    source: weights to begin with, see start.given.
     Returns the numbers of its last evaluation. Raises UserError: as the parts do.
     """
     said = stage.done(config, name, workdir)
     if said:
         log.info("%s: finished before (%d steps), skipped", name, said["steps"])
         return said["numbers"]
+    begin = start.given(config, name, workdir, source)
     built = stage.build(config, name, workdir)
-    state, values = loop.train(built.run)
+    state, values = loop.train(dataclasses.replace(built.run, start=begin) if begin else built.run)
     built.finish(state, values)
     return values
 
