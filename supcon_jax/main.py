@@ -66,7 +66,12 @@ def parse(argv: list[str]):
     several.add_argument("--process", type=int, default=env("JAX_PROCESS_ID"), help="which of them this is, from 0")
     several.add_argument("--start_seconds", type=int, default=120, help="how long to wait for all of them (120)")
     parser.add_argument("--print_config", action="store_true", help="print the config and end")
-    return parser.parse_args(rest), settings
+    flags = parser.parse_args(rest)
+    if flags.target and flags.mode != "convert":
+        raise UserError(f"--to={flags.target} belongs to --mode=convert")
+    if flags.source and flags.mode in ("compile", "eval"):
+        raise UserError(f"--from={flags.source}: --mode={flags.mode} does not read it; eval reads --workdir")
+    return flags, settings
 
 
 class Parser(argparse.ArgumentParser):

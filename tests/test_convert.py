@@ -197,6 +197,7 @@ REFUSED = {
     "no source": (None, [TINY, "--from="], "--from is missing"),
     "no target": (None, [TINY, "--to="], "--to is missing"),
     "target there": (None, [TINY, "--to=FOLDER"], "is there already: name a new file or folder"),
+    "a file above the target": (None, [TINY, "--to=FOLDER/captions.pickle/w"], "a file is in the way; name another place"),
     "target of another kind": (None, [TINY, "--to=FOLDER/a.pth"], "weights are written as .safetensors"),
     "no config": (None, [], "--config is missing: .* holds DAMSM's image encoder, AttnGAN's generator, DAMSM's text encoder"),
     "settings alone": (None, ["--config.seed=1"], "--config=FILE is missing, to which --config.KEY=VALUE belongs"),
@@ -246,3 +247,10 @@ def test_a_mistake_ends_in_one_line_and_writes_nothing(folder, tmp_path, capsys,
     assert line.startswith("error: ")
     assert re.search(said, line), line
     assert not (tmp_path / "out").exists() and sorted(p.name for p in at.iterdir()) == before
+
+
+@pytest.mark.parametrize("argv,said", [(["--to=x"], "--to=x belongs to --mode=convert"),
+                                       (["--mode=eval", "--from=x"], "--from=x: --mode=eval does not read it"),
+                                       (["--mode=compile", "--from=x"], "--from=x: --mode=compile does not read it")])
+def test_a_flag_of_another_mode_is_not_passed_over(capsys, argv, said):
+    assert runs.command(TINY, *argv)[0] == 2 and said in capsys.readouterr().err

@@ -68,7 +68,7 @@ def encoders(config: dict, name: str, text: Part | None, image: Part | None, voc
     nets, lines = stage.build_nets(config, name, data_of(config, vocab), {}), []
     params, stats = {}, {}
     if text:
-        known = len(text.tensors.get("encoder.weight", ()))
+        known = rows(text, "encoder.weight")
         if known != len(vocab):
             raise UserError(f"{text.name} was trained with {known} words, the vocabulary beside it has {len(vocab)}: give "
                             "the captions.pickle of the same model")
@@ -135,19 +135,31 @@ def same_tower(gen: Part, tree: dict) -> None:
 
     Raises UserError: around another one.
     """
-    ours = {"/".join(k.key for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree["params"]["image"])}
+    ours = tensors.flatten({"params": tree["params"]["image"]}, "/")
     for name, value in gen.tensors.items():
         path, layout = rename.place(name, galip.tower()) or (None, None)
-        for place, theirs in rename.pieces(path, layout, value) if path else ():
-            mine = ours.get(place.removeprefix("params/"))
-            if mine is None or mine.shape != theirs.shape or not np.allclose(mine, theirs, rtol=2e-3, atol=1e-5):
-                raise UserError(f"{gen.name} was trained around another CLIP than the one given: {name} differs; give "
-                                "the weights of OpenAI's ViT-B/32")
+        try:
+            same = not path or all(close(ours.get(at), theirs) for at, theirs in rename.pieces(path, layout, value))
+        except ValueError:  # not even its axes fit
+            same = False
+        if not same:
+            raise UserError(f"{gen.name} was trained around another CLIP than the one given: {name} differs; give the "
+                            "weights of OpenAI's ViT-B/32")
+
+
+def close(ours, theirs) -> bool:
+    """Whether two arrays are the same to half precision."""
+    return ours is not None and ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=2e-3, atol=1e-5)
+
+
+def rows(part: Part, name: str) -> int:
+    """How many rows a tensor has, none if it is not there."""
+    return sum(np.shape(part.tensors.get(name, ()))[:1])
 
 
 def inception_v3(part: Part) -> tuple[dict, int, list[str]]:
     """(Inception's weights, how many classes its last layer tells apart, lines about it)."""
-    classes = len(part.tensors.get("fc.weight", ()))
+    classes = rows(part, "fc.weight")
     module = Inception(classes=classes)
     like = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.float32))
     tree, line = part.fill(inception.torchvision(classes=classes), like)
@@ -168,6 +180,7 @@ def read_clip(config: dict, file) -> tuple[str, dict, dict, str]:
 
 
 def section(config: dict, name: str) -> dict:
+    """A section of a plain config; empty where `name` is a single value."""
     return config[name] if isinstance(config[name], dict) else {}
 
 
@@ -200,11 +213,11 @@ def towers(config: dict, name: str, workdir: epath.Path, tree: dict, about: dict
     own = {"own": {"vocab": about["vocab"]}}
     if "clip" in tree:
         told = {"nets": {"clip": about["nets"]["clip"]}, "vocab": about["vocab"]}
-        return {"clip": tree["clip"]}, {"clip": told}, {"clip": sha}
+        return {"clip": jax.tree.map(jnp.asarray, tree["clip"])}, {"clip": told}, {"clip": sha}
     if "gen" not in tree:
         image = {"params": tree["params"].get("image", {}), "batch_stats": tree["stats"].get("image", {})}
         _, trunk = split_trunk(image, config[name]["nets"]["image"].get("frozen", False))
-        return ({"trunk": trunk}, own, {"trunk": sha}) if trunk else ({}, own, {})
+        return ({"trunk": jax.tree.map(jnp.asarray, trunk)}, own, {"trunk": sha}) if trunk else ({}, own, {})
     found, said, hashes = stage.load_frozen(config, name, workdir)
     text = found["damsm"]["params"]["text"]
     if jax.tree.structure(text) != jax.tree.structure(tree["text"]) or not all(

@@ -11,17 +11,19 @@ from etils import epath
 from supcon_jax import storage
 from supcon_jax.build import adopt, model, stage, weights
 from supcon_jax.build.adopt import Part
-from supcon_jax.config import UserError
+from supcon_jax.config import UserError, flat
 from supcon_jax.convert import captions, kinds, tensors
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.gans import GANS
 
 STAGES = (*GANS, "damsm", "classifier")
 UNUSED = ("resnet", "vit", "efficientnet")  # known by their names only
-# what the published codes do where ours does better by default; their weights were trained so
+# what the published codes do where our configs may do otherwise; their weights were trained so
 PUBLISHED = {
-    "attngan": ("nets.gen.mask", "compat"), "dmgan": ("nets.gen.mask", "compat"), "galip": ("args.clip_preproc", "compat"),
-}  # fmt: skip
+    "attngan": {"attngan.nets.gen.mask": "compat", "damsm.nets.image.align_corners": True},
+    "dmgan": {"dmgan.nets.gen.mask": "compat", "damsm.nets.image.align_corners": True},
+    "galip": {"galip.args.clip_preproc": "compat"},
+}
 
 
 @dataclasses.dataclass
@@ -62,6 +64,8 @@ def convert(config: dict | None, source: str, target: str) -> Iterator[str]:
         raise UserError(f"--to={target} is there already: name a new file or folder")
     if place.suffix in tensors.SUFFIXES[1:]:
         raise UserError(f"--to={target}: weights are written as .safetensors")
+    if not storage.kind(place) and any(above.exists() and not above.is_dir() for above in place.parents):
+        raise UserError(f"--to={target}: a file is in the way; name another place")
     if own := own_file(source):
         yield export(own, place)
         return
@@ -69,9 +73,12 @@ def convert(config: dict | None, source: str, target: str) -> Iterator[str]:
     made, lines = build(config, found, source)
     yield from lines
     yield from (f"left out: {name} ({why})" for name, why in found.left.items())
-    yield from write(made, found.vocab, place)
     for item in made:
         yield from advice(item)
+    try:
+        yield from write(made, found.vocab, place)
+    except OSError as error:
+        raise UserError(f"--to={target} cannot be written ({error.strerror or error}): name another place") from None
 
 
 def own_file(source: str) -> epath.Path | None:
@@ -112,7 +119,7 @@ def look(path: epath.Path) -> Found:
         if file.name == "vocab.json" or file.suffix == ".pickle" and (file == path or file.name.startswith("captions")):
             if found.vocab is not None:
                 raise UserError(f"{path} holds several vocabularies, {file.name} is one: leave one of them there")
-            found.vocab = Vocab.load(file) if file.suffix == ".json" else Vocab(captions.words(file))
+            found.vocab = words(file)
             continue
         if file != path and file.suffix not in tensors.SUFFIXES:
             found.left[file.name] = "no weight file"
@@ -135,47 +142,63 @@ def look(path: epath.Path) -> Found:
     return found
 
 
+def words(file: epath.Path) -> Vocab:
+    """The vocabulary of vocab.json or captions.pickle. Raises UserError: it is none."""
+    if file.suffix == ".json":
+        return Vocab.load(file)
+    found = captions.words(file)
+    try:
+        return Vocab(found)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
 def build(config: dict | None, found: Found, source: str) -> tuple[list[Made], list[str]]:
     """The weight files that can be made of what was found, and lines about them. Raises UserError: something lacks."""
     made, lines = [], []
     if part := found.one("inception"):
         tree, classes, lines = adopt.inception_v3(part)
         made.append(Made("inception", tree, {"kind": "inception", "classes": classes}))
-    rest = set(found.parts) - {"inception"}
-    if not rest:
+    if not set(found.parts) - {"inception"}:
         return made, lines
     if config is None:
         raise UserError(f"--config is missing: {source} holds {', '.join(kinds.KINDS[kind][0] for kind in found.parts)}, "
                         "whose sizes and stage a config tells, such as --config=configs/cub.py:attngan")
-    towers, about = {}, {}
+    gan, towers, about = generator(config, found), {}, {}
     if part := found.one("clip"):
         name, towers["clip"], about["clip"], _ = adopt.read_clip(config, found.files[part.name])
-        said = {"kind": "clip", "config": stage.known(config), "stage": name}
-        made.append(Made("clip", towers["clip"], about["clip"] | said))
+        made.append(Made("clip", towers["clip"], about["clip"] | {
+            "kind": "clip", "config": stage.known(config), "stage": name}))
         lines.append(f"{part.name}: CLIP")
-    text, image = found.one("text_encoder"), found.one("image_encoder")
-    gan = generator(config, found)
-    if text or image:
-        name = method_stage(config, "damsm", "DAMSM's encoders")
-        if found.vocab is None:
-            raise UserError(f"{source}: captions.pickle or vocab.json must lie beside the encoders: it tells their words' ids")
-        if not gan and not (text and image):
-            raise UserError(f"{source} holds one of DAMSM's encoders, {'text' if text else 'image'}: put the other beside it")
-        towers["damsm"], said = adopt.encoders(config, name, text, image, found.vocab)
+    if found.one("text_encoder") or found.one("image_encoder"):
+        name, towers["damsm"], told = damsm(config, found, source, alone=gan is None)
         about["damsm"] = stage.described(config, name, found.vocab.plain(), {})
-        lines += said
-        if text and image:
+        lines += told
+        if len(towers["damsm"]["params"]) == 2:
             made.append(Made(name, towers["damsm"], about["damsm"]))
     if gan:
         name, part, discs = gan
-        needed = "clip" if part.kind == "galip_g" else "damsm"
-        if needed not in towers or needed == "damsm" and not text:
-            towers, about = frozen(config, name, needed)
-        towers, about = {needed: towers[needed]}, {needed: about[needed]}
-        tree, said = adopt.players(config, name, part, discs, towers, about)
-        made.append(Made(name, tree, stage.described(config, name, about[needed]["vocab"], about)))
-        lines += said
+        key = "clip" if part.kind == "galip_g" else "damsm"
+        if "params" not in towers.get(key, {}) or key == "damsm" and "text" not in towers[key]["params"]:
+            towers, about = frozen(config, name, key)
+        tree, told = adopt.players(config, name, part, discs, {key: towers[key]}, {key: about[key]})
+        made.append(Made(name, tree, stage.described(config, name, about[key]["vocab"], {key: about[key]})))
+        lines += told
     return made, lines
+
+
+def damsm(config: dict, found: Found, source: str, alone: bool) -> tuple[str, dict, list[str]]:
+    """(stage, encoders that were found, lines about them). alone: no generator is there that needs one of them only.
+
+    Raises UserError: no words, or only one of both encoders where both are needed.
+    """
+    text, image = found.one("text_encoder"), found.one("image_encoder")
+    name = method_stage(config, "damsm", "DAMSM's encoders")
+    if found.vocab is None:
+        raise UserError(f"{source}: captions.pickle or vocab.json must lie beside the encoders: it tells their words' ids")
+    if alone and not (text and image):
+        raise UserError(f"{source} holds one of DAMSM's encoders, {'text' if text else 'image'}: put the other beside it")
+    return name, *adopt.encoders(config, name, text, image, found.vocab)
 
 
 def frozen(config: dict, name: str, needed: str) -> tuple[dict, dict]:
@@ -242,11 +265,7 @@ def write(made: list[Made], vocab: Vocab | None, place: epath.Path) -> Iterator[
 
 def advice(item: Made) -> Iterator[str]:
     """What the config says otherwise than the code that trained the weights."""
-    if item.name == item.about.get("stage") and item.about["kind"] in PUBLISHED:
-        key, value = PUBLISHED[item.about["kind"]]
-        kind, *rest = key.split(".")
-        node = item.about["config"][item.name][kind]
-        for part in rest:
-            node = node[part]
-        if node != value:
-            yield f"the published code trains with {key}={value}; for its pictures add --config.{item.name}.{key}={value}"
+    said = flat(item.about.get("config", {}))
+    for key, value in PUBLISHED.get(item.about["kind"], {}).items():
+        if said.get(key) != value:
+            yield f"the published code has {key}={value}: to repeat it, convert with --config.{key}={value}"

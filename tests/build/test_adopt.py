@@ -146,7 +146,8 @@ def test_every_family_arrives_whole(tmp_path, name):
     else:
         assert "clip" in tree and about["vocab"]["ids"]
     assert any(f"{count(gen['params']):,} parameters" in line for line in lines)
-    assert ("compat" in lines[-1]) == (name in ("attngan", "dmgan", "galip"))
+    advised = sum("to repeat it, convert with --config." in line for line in lines)
+    assert advised == {"galip": 1, "attngan": 2, "dmgan": 2}.get(name, 0)
 
 
 def convert(config, source, target):
@@ -189,6 +190,8 @@ def test_clip_becomes_a_tower_that_galip_takes(tmp_path):
     assert tiny.same(tree, made) and net(about["nets"]["clip"], "here").image.act == "quick_gelu"
     model = api_load(str(tmp_path / "own.safetensors"))
     assert model.about["kind"] == "clip" and len(model.vocab) == about["nets"]["clip"]["text"]["vocab"]
+    with pytest.raises(UserError, match="reads a vision transformer of more than 8 blocks"):  # this one has a single block
+        model.encode_text(["lower"])
     with pytest.raises(UserError, match="holds CLIP: its activation and vocabulary come from a config with a stage"):
         convert(plain("configs/shapes.py:tiny"), source, tmp_path / "other.safetensors")
 
