@@ -17,6 +17,7 @@ from gcs import store  # noqa: F401  (a fixture)
 from supcon_jax import api
 from supcon_jax.build import weights
 from supcon_jax.convert import attngan, damsm, tensors
+from supcon_jax.train import loop
 
 TINY = "--config=configs/shapes.py:tiny"
 TEXTS = ("a small red circle at the top left", "a green ring")
@@ -115,6 +116,25 @@ def test_evaluation_refuses_what_does_not_belong_together(converted, tmp_path, c
     weights.save(place / "damsm" / "weights.safetensors", tree, about)
     assert runs.command("--mode=eval", "--config=configs/shapes.py:attngan,tiny", f"--workdir={place}")[0] == 2
     assert "was trained with other encoders than config.attngan.frozen.damsm" in capsys.readouterr().err
+
+
+def test_training_begins_with_converted_weights(converted, tmp_path, monkeypatch):
+    seen = []
+
+    def train(run):
+        state, _, saved = loop.begin(run)
+        saved.close()
+        seen.append(state)
+        raise SystemExit
+
+    monkeypatch.setattr(loop, "train", train)
+    with pytest.raises(SystemExit):
+        runs.command("--config=configs/shapes.py:damsm,tiny", f"--from={converted[0]}", f"--workdir={tmp_path / 'w'}",
+                     "--config.mesh.data=1")
+    ours = originals.flat(seen[0].params["model"])
+    for path, leaf in originals.flat(weights.load(converted[0] / "damsm" / "weights.safetensors")[0]["params"]).items():
+        np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
+    assert json.loads((tmp_path / "w" / "damsm" / "start.json").read_text())["from"].endswith("damsm/weights.safetensors")
 
 
 def test_a_generator_alone_listens_to_encoders_that_were_converted_before(converted, folder, tmp_path, dump):  # noqa: F811

@@ -198,7 +198,7 @@ def test_clip_becomes_a_tower_that_galip_takes(tmp_path):
 
 @pytest.mark.parametrize("classes", [0, 8])
 def test_inception_is_written_for_scores_and_trunks(tmp_path, monkeypatch, classes):
-    small = functools.partial(Inception, 1 / 16)
+    small = functools.partial(Inception, 1 / 16, repeats=(0, 1, 1))
     monkeypatch.setattr(adopt, "Inception", small)
     image = jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
     shapes = {n: jax.eval_shape(small(classes=n).init, jax.random.key(0), image) for n in (0, 8)}
