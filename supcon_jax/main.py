@@ -52,7 +52,9 @@ def parse(argv: list[str]):
     parser.add_argument("--mode", default="train", choices=sorted(MODES), help="what to do (train)")
     parser.add_argument("--topology", help="compile: a slice that need not be here, such as v5e:16x16 or h200:1x1x8")
     parser.add_argument("--fit", action="store_true", help="compile: search the largest batch of each stage that fits")
-    parser.add_argument("--from", dest="source", help="sample: a work folder, a weight file, or shipped weights: shapes")
+    parser.add_argument("--from", dest="source", help="sample: a work folder, a weight file, or shipped weights: shapes; "
+                        "convert: the same to export, or weights of others, a file or a folder; train: weights to begin with")
+    parser.add_argument("--to", dest="target", help="convert: a new .safetensors file, or a new folder for several")
     parser.add_argument("--prompt", action="append", default=[], help="sample: a caption; may be given again")
     parser.add_argument("--prompts", help="sample: a file with one caption a line")
     parser.add_argument("--number", type=int, default=4, help="sample: pictures for each caption (4)")
@@ -64,7 +66,12 @@ def parse(argv: list[str]):
     several.add_argument("--process", type=int, default=env("JAX_PROCESS_ID"), help="which of them this is, from 0")
     several.add_argument("--start_seconds", type=int, default=120, help="how long to wait for all of them (120)")
     parser.add_argument("--print_config", action="store_true", help="print the config and end")
-    return parser.parse_args(rest), settings
+    flags = parser.parse_args(rest)
+    if flags.target and flags.mode != "convert":
+        raise UserError(f"--to={flags.target} belongs to --mode=convert")
+    if flags.source and flags.mode in ("compile", "eval"):
+        raise UserError(f"--from={flags.source}: --mode={flags.mode} does not read it; eval reads --workdir")
+    return flags, settings
 
 
 class Parser(argparse.ArgumentParser):
@@ -113,18 +120,19 @@ def train(flags, settings) -> None:
     spent = {}
     for name in config["stages"]:
         began = time.monotonic()
-        show(name, run.train_stage(config, name, workdir))
+        show(name, run.train_stage(config, name, workdir, flags.source))
         spent[name] = time.monotonic() - began
     total = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in spent.items())
     say(f"done: {total}; everything lies in {workdir}")
 
 
 def evaluate(flags, settings) -> None:
-    """Evaluates the newest checkpoint of every stage that has one, and writes the numbers with their protocols."""
+    """Evaluates every stage's newest checkpoint, or its weights, and writes the numbers with their protocols."""
     config, workdir = ready(flags, settings)
     from supcon_jax.build import run
 
-    found = [name for name in config["stages"] if (workdir / name / "checkpoints").is_dir()]
+    found = [name for name in config["stages"] if (workdir / name / "checkpoints").is_dir()
+             or (workdir / name / "weights.safetensors").is_file()]
     if not found:
         raise UserError(f"{workdir} holds no checkpoint of {', '.join(config['stages'])}: train first")
     for name in found:
@@ -187,7 +195,22 @@ def sample(flags, settings) -> None:
         print(line)
 
 
-MODES = {"train": train, "compile": compiled, "eval": evaluate, "sample": sample}
+def converted(flags, settings) -> None:
+    """Weights of other codes to ours, or ours to one file."""
+    if not flags.source:
+        raise UserError("--from is missing: weights of another code (a file or a folder), or a work folder to export")
+    if not flags.target:
+        raise UserError("--to is missing: a new .safetensors file, or a new folder for several networks")
+    if settings and not flags.config:
+        raise UserError("--config=FILE is missing, to which --config.KEY=VALUE belongs")
+    config = chosen(flags, settings) if flags.config else None
+    from supcon_jax.build import foreign
+
+    for line in foreign.convert(config, flags.source, flags.target):
+        print(line)
+
+
+MODES = {"train": train, "compile": compiled, "convert": converted, "eval": evaluate, "sample": sample}
 
 
 if __name__ == "__main__":

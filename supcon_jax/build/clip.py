@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from supcon_jax import storage
 from supcon_jax.build import weights
 from supcon_jax.config import UserError
 from supcon_jax.convert import clip as foreign
@@ -28,21 +28,22 @@ def load(config: dict, name: str) -> tuple[dict, dict, str]:
     """
     options = config[name]["frozen"]
     path = options["clip"]
-    if not path or not pathlib.Path(path).is_file():
+    if not path or not storage.place(path).is_file():
         raise UserError(
             f"{name} needs a pretrained CLIP with a vision transformer, such as open_clip's ViT-B-32 (.safetensors): give "
             f"--config.{name}.frozen.clip=FILE{f' ({path} is missing)' if path else ''}"
         )
-    if "about" in tensors.metadata(path):
-        tree, about, sha = weights.load(pathlib.Path(path), "clip")
-        return tree, {"nets": about["nets"], "vocab": about["vocab"]}, sha
-    vocab, given = Bpe.load(options["clip_vocab"] or None), tensors.read(path)
+    with storage.local(path) as file:
+        if "about" in tensors.metadata(file):
+            tree, about, sha = weights.load(file, "clip")
+            return tree, {"nets": about["nets"], "vocab": about["vocab"]}, sha
+        sha, given = tensors.sha256(file), tensors.read(file)
+    vocab = Bpe.load(options["clip_vocab"] or None)
     module = foreign.network(given, act=options["clip_act"], end=vocab.end)
     if len(vocab) > module.text.vocab:
         raise UserError(f"{path} knows {module.text.vocab} tokens, its vocabulary has {len(vocab)}: give the vocabulary "
                         f"of the same model with --config.{name}.frozen.clip_vocab=FILE")
-    tree = foreign.load(given, blank(module))
-    return tree, {"nets": {"clip": described(module)}, "vocab": vocab.plain()}, tensors.sha256(path)
+    return foreign.load(given, blank(module)), {"nets": {"clip": described(module)}, "vocab": vocab.plain()}, sha
 
 
 def shapes() -> tuple[dict, dict]:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from supcon_jax import storage
+from supcon_jax.build import weights
 from supcon_jax.config import UserError
 from supcon_jax.convert import inception, rename, tensors
 from supcon_jax.evals.protocol import Network
@@ -79,5 +80,16 @@ def read(file: str, path: str):
     module = Inception(count_pad=not classes, last_pool="max" if classes else "avg", classes=classes)
     image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
     like = jax.eval_shape(module.init, jax.random.key(0), image)
-    found = rename.load(tensors.read(path), inception.torchvision(classes=classes), like)
-    return module, jax.tree.map(jnp.asarray, found), tensors.sha256(path)
+    return module, jax.tree.map(jnp.asarray, loaded(path, like, classes)), tensors.sha256(path)
+
+
+def loaded(path, like, classes: int = 0) -> dict:
+    """Variables in the tree `like`, from a file of torchvision's names or one that --mode=convert made of it.
+
+    classes: 0 leaves the last linear layer out. Raises UserError: another network, or wrong shapes.
+    """
+    with storage.local(path) as file:
+        if "about" not in tensors.metadata(file):
+            return rename.load(tensors.read(file), inception.torchvision(classes=classes), like)
+    found = tensors.flatten(weights.load(path, "inception")[0], "/")
+    return rename.load(found, [*([] if classes else [rename.Rule("params/fc/.*", None)]), *rename.OWN], like)

@@ -51,7 +51,12 @@ class Model:
     @functools.cached_property
     def clip(self) -> Tower | None:
         """The frozen CLIP that the generator works with, if it does."""
-        return Tower(self.nets["clip"], self.tree["clip"], self.args["clip_preproc"]) if "clip" in self.nets else None
+        if "clip" not in self.nets:
+            return None
+        try:
+            return Tower(self.nets["clip"], self.tree["clip"], self.args["clip_preproc"])
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     def tokens(self, texts: Sequence[str], seed: int = 0):
         """(ids i32[n, t], lengths i32[n]); words that the vocabulary lacks are left out (see `unknown`).
@@ -129,28 +134,39 @@ def load(source: str, kinds: Sequence[str] = (*GANS, "damsm")) -> Model:
     """Weights from a work folder, a weight file, or by the name of shipped ones ("shapes").
 
     kinds: what is looked for in a work folder, in this order.
-    Raises UserError: nothing is there; the line lists what ships.
+    Raises UserError: nothing is there, the line lists what ships; or a network that only other parts of a run read.
     """
+    path = find(source, kinds)
+    tree, about, _ = weights.load(path)
+    if "nets" not in about:
+        raise UserError(f"{path} holds {about['kind']!r}, which neither draws nor encodes: give it where a config asks for it")
+    vocab = len(about["vocab"])
+    nets = {k: net(o, f"nets.{k}", **({"vocab": vocab} if k == "text" else {})) for k, o in about["nets"].items()}
+    if about["kind"] in GANS:
+        nets.pop("image", None)
+    if about["kind"] == "clip":
+        tree = {"clip": tree}
+    return Model(nets, tree, about)
+
+
+def find(source: str, kinds: Sequence[str]) -> epath.Path:
+    """The weight file that `load` reads. Raises UserError: nothing is there."""
     path = storage.place(source)
     if path.is_dir():
         places = [path / kind / "weights.safetensors" for kind in kinds] + [path / "weights.safetensors"]
         files = [file for file in places if file.is_file()]
         if not files:
             raise UserError(f"{path} holds no finished stage of {', '.join(kinds)}: train to the end first")
-        path = files[0]
-    elif not path.is_file():
-        if storage.kind(path):
-            raise UserError(f"{path} holds neither a work folder nor weights: correct the address")
-        path = SHIPPED / f"{source}.safetensors"
-        if not path.is_file():
-            names = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if not file.stem.endswith("_classifier"))
-            raise UserError(f"{source!r} is no folder or file, and not among the shipped weights: {', '.join(names)}")
-    tree, about, _ = weights.load(path)
-    vocab = len(about["vocab"])
-    nets = {k: net(o, f"nets.{k}", **({"vocab": vocab} if k == "text" else {})) for k, o in about["nets"].items()}
-    if about["kind"] in GANS:
-        nets.pop("image", None)
-    return Model(nets, tree, about)
+        return files[0]
+    if path.is_file():
+        return path
+    if storage.kind(path):
+        raise UserError(f"{path} holds neither a work folder nor weights: correct the address")
+    path = SHIPPED / f"{source}.safetensors"
+    if not path.is_file():
+        names = sorted(file.stem for file in SHIPPED.glob("*.safetensors") if not file.stem.endswith("_classifier"))
+        raise UserError(f"{source!r} is no folder or file, and not among the shipped weights: {', '.join(names)}")
+    return path
 
 
 def sample(source: str, prompts: Sequence[str], folder: epath.Path, *, number: int, seed: int) -> Iterator[str]:

@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 
 from etils import epath
 
-from supcon_jax.build import stage
+from supcon_jax import shard
+from supcon_jax.build import adopt, stage, start, weights
 from supcon_jax.train import loop
 
 log = logging.getLogger("supcon_jax")
 
 
-def train_stage(config: dict, name: str, workdir: epath.Path) -> dict[str, float]:
+def train_stage(config: dict, name: str, workdir: epath.Path, source: str | None = None) -> dict[str, float]:
     """Trains a stage of a plain config from where it stands to its end; a finished one is only read.
 
+    source: weights to begin with, see start.given.
     Returns the numbers of its last evaluation. Raises UserError: as the parts do.
     """
     said = stage.done(config, name, workdir)
     if said:
         log.info("%s: finished before (%d steps), skipped", name, said["steps"])
         return said["numbers"]
+    begin = start.given(config, name, workdir, source)
     built = stage.build(config, name, workdir)
-    state, values = loop.train(built.run)
+    state, values = loop.train(dataclasses.replace(built.run, start=begin) if begin else built.run)
     built.finish(state, values)
     return values
 
 
 def evaluate_stage(config: dict, name: str, workdir: epath.Path) -> tuple[int, dict[str, float]]:
-    """(step, numbers) of a stage's newest checkpoint."""
+    """(step, numbers) of a stage's newest checkpoint; of its weights, where they alone lie there."""
+    if not (workdir / name / "checkpoints").is_dir():
+        return evaluate_weights(config, name, workdir)
     built = stage.build(config, name, workdir)
     loop.settle(built.run)
     state, _, saved = loop.begin(built.run)
     saved.close()
+    return int(state.step), measured(built, state)
+
+
+def evaluate_weights(config: dict, name: str, workdir: epath.Path) -> tuple[int, dict[str, float]]:
+    """`evaluate_stage` of a weight file; one that was converted counts as step 0."""
+    tree, about, sha = weights.load(workdir / name / "weights.safetensors", config[name]["method"])
+    built = stage.build(
+        config, name, workdir, towers=lambda config, name, workdir: adopt.towers(config, name, workdir, tree, about, sha)
+    )
+    done = workdir / name / "DONE"
+    step = json.loads(done.read_text())["steps"] if done.exists() else 0
+    state = adopt.restored(config, name, built.task, tree, step)
+    return step, measured(built, shard.lay(state, built.run.mesh, built.run.split))
+
+
+def measured(built: stage.Stage, state) -> dict[str, float]:
     values = {}
     for evaluation in built.run.evals:
         values |= {f"{evaluation.name}/{key}": value for key, value in evaluation.fn(state).items()}
-    return int(state.step), values
+    return values

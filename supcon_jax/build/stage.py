@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from etils import epath
 
 from supcon_jax import core, hosts, shard, storage
-from supcon_jax.build import clip, evaluations, weights
+from supcon_jax.build import clip, evaluations, inceptions, weights
 from supcon_jax.build.datasets import Data, mesh_of, open_data, vocabulary
 from supcon_jax.build.names import call, frozen, net, resolve
 from supcon_jax.config import UserError, difference, digest
-from supcon_jax.convert import inception, rename, tensors
+from supcon_jax.convert import tensors
 from supcon_jax.gans import GANS
 from supcon_jax.methods import METHODS
 from supcon_jax.ops.sharded import auto, gather, ring
@@ -78,15 +78,12 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     sums = sums or door(config, mesh)
     epoch = max(1, len(data.train) // batch)
     about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, sums, mesh)
-    tx = {player: optim.optimiser(o, steps=steps, epoch=epoch) for player, o in section["optim"].items()}
-    function = resolve({**METHODS, **GANS}, section["method"], f"config.{name}.method")
-    args = {key: frozen(value) for key, value in section["args"].items()}
-    task = call(function, f"{name}.args", nets, tx, about, **args)
-    check_labels(args, data, name)
+    task = make_task(config, name, nets, about)
+    check_labels(section["args"], data, name)
     measure = evaluations.Context(config, name, folder, task, towers, hashes, data, mesh)
     run = loop.Run(
         name=name, folder=folder, task=task, frozen=towers, mesh=mesh, seed=config["seed"], steps=steps,
-        data=lambda: data.training(batch, section["size"]), images=batch * args.get("branches", 1),
+        data=lambda: data.training(batch, section["size"]), images=batch * section["args"].get("branches", 1),
         every=config["every"], keep=config["keep"], skip_limit=config["skip_limit"], config=depends(config, name),
         evals=evaluations.build(measure) if evaluate else (),
         picture=evaluations.sampler(measure) if evaluate and "generate" in task.heads else None,
@@ -96,6 +93,15 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
         write_done, config=config, name=name, folder=folder, data=data, towers=towers, about=about_towers
     )
     return Stage(run, data, task, towers, finish)
+
+
+def make_task(config: dict, name: str, nets: dict, about: core.About) -> core.Task:
+    """The task of the stage `name` from its nets. Raises UserError: a bad name or argument."""
+    section = config[name]
+    tx = {player: optim.optimiser(o, steps=about.steps, epoch=about.epoch) for player, o in section["optim"].items()}
+    function = resolve({**METHODS, **GANS}, section["method"], f"config.{name}.method")
+    args = {key: frozen(value) for key, value in section["args"].items()}
+    return call(function, f"{name}.args", nets, tx, about, **args)
 
 
 def door(config: dict, mesh: jax.sharding.Mesh, memory: int | None = None):
@@ -165,7 +171,7 @@ def load_trunk(config: dict, name: str, place: str) -> tuple[dict, str]:
             f"{name}.nets.image.frozen=True needs {INCEPTION_FILE}: give --config.{name}.frozen.trunk=FILE"
             f"{f' ({place} is missing)' if place else ''}, or train the trunk with --config.{name}.nets.image.frozen=False"
         )
-    return rename.load(tensors.read(place), inception.torchvision(), trunk_shapes(config, name)), tensors.sha256(place)
+    return inceptions.loaded(storage.place(place), trunk_shapes(config, name)), tensors.sha256(place)
 
 
 def trunk_shapes(config: dict, name: str) -> dict:
@@ -203,20 +209,30 @@ def write_done(state, values, *, config, name, folder, data, towers, about) -> N
 
     All processes give their part of the weights, the first one writes them, and all go on when they lie there.
     """
-    section = config[name]
-    known = {key: value for key, value in config.items() if key not in ("cache", "networks")}
-    known["data"] = config["data"] | {"root": ""}  # what the weights are, not where they were made
-    said = {"kind": section["method"], "vocab": data.vocab.plain(), "config": known, "stage": name}
-    tree, bits = shard.whole(EXPORTS[section["method"]](state, towers)), checkpoint.digest(state)
-    if section["method"] in GANS:
-        encoders = about["clip" if "clip" in about else "damsm"]["nets"]
-        said["nets"] = {"gen": own_nets(section, about)["gen"], **encoders}
-    else:
-        said["nets"] = section["nets"]
+    said = described(config, name, data.vocab.plain(), about)
+    tree, bits = shard.whole(EXPORTS[config[name]["method"]](state, towers)), checkpoint.digest(state)
     if hosts.chief():
         weights.save(folder / "weights.safetensors", tree, said)
         write_record(state, values, bits, config=config, name=name, folder=folder)
     hosts.wait(f"{name} is finished")
+
+
+def described(config: dict, name: str, vocab: list | dict, towers: dict) -> dict:
+    """What a stage's weight file says of itself: config, vocabulary, and the nets to make again.
+
+    towers: what the files of its frozen towers say, by name.
+    """
+    section = config[name]
+    nets = section["nets"]
+    if section["method"] in GANS:
+        nets = {"gen": own_nets(section, towers)["gen"], **towers["clip" if "clip" in towers else "damsm"]["nets"]}
+    return {"kind": section["method"], "vocab": vocab, "config": known(config), "stage": name, "nets": nets}
+
+
+def known(config: dict) -> dict:
+    """The plain config as weight files keep it: what the weights are, not where they were made."""
+    kept = {key: value for key, value in config.items() if key not in ("cache", "networks")}
+    return kept | {"data": config["data"] | {"root": ""}}
 
 
 def write_record(state, values, bits: str, *, config, name, folder) -> None:

@@ -44,6 +44,9 @@ class Rule(NamedTuple):
     layout: Callable = same
 
 
+OWN = [Rule(r"(.+)", r"\1")]  # names that are ours already
+
+
 def norm(name: str, path: str) -> list[Rule]:
     """The five tensors of a PyTorch batch norm under `name` (a regular expression) to our BatchNorm under `path`."""
     return [Rule(rf"{name}\.weight", f"params/{path}/scale"), Rule(rf"{name}\.bias", f"params/{path}/bias"),
@@ -113,12 +116,13 @@ def load(tensors, table: Sequence[Rule], like, *, strict: bool = True):
         for path, part in parts:
             fill(filled, flat, name, path, part)
     missing = [path for path in flat if path not in filled]
-    for names, what in ((unused, "tensors of the file that the network has no place for"),
-                        (missing, "weights of the network that the file lacks")):
-        if names and strict:
-            raise UserError(f"{len(names)} {what}: {shown(names)}: is this file for this network?")
-        if names:
-            warnings.warn(f"{len(names)} {what}: {shown(names)}", stacklevel=2)
+    told = [f"{len(names)} {what}: {shown(names)}" for names, what in (
+        (unused, "tensors of the file that the network has no place for"),
+        (missing, "weights of the network that the file lacks")) if names]
+    if told and strict:
+        raise UserError(f"{'; '.join(told)}: is this file for this network?")
+    for line in told:
+        warnings.warn(line, stacklevel=2)
     for path in missing:
         if isinstance(flat[path], jax.ShapeDtypeStruct):
             raise UserError(f"nothing to keep for {path}: hand in initialised weights")

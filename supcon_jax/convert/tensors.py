@@ -21,6 +21,8 @@ from supcon_jax.config import UserError
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 STORAGES = {"Double": "f8", "Float": "f4", "Half": "f2", "BFloat16": "bfloat16", "Long": "i8", "Int": "i4",
             "Short": "i2", "Char": "i1", "Byte": "u1", "Bool": "?"}
+TORCH = (".pth", ".pt", ".tar", ".bin", ".pkl")
+SUFFIXES = (".safetensors", ".npz", *TORCH)
 
 
 def read(path) -> dict[str, np.ndarray]:
@@ -43,7 +45,7 @@ def unpacked(path: pathlib.Path) -> dict[str, np.ndarray]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as z:
                 return {name: z[name] for name in z.files}
-        if path.suffix in (".pth", ".pt", ".tar", ".bin", ".pkl"):
+        if path.suffix in TORCH:
             return flatten(read_zip(path) if zipfile.is_zipfile(path) else read_legacy(path))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

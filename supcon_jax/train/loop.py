@@ -41,6 +41,7 @@ class Run:
     data: makes the iterator of host batches, with state() and restore(). images: pictures in one step, for the rates.
     picture: state -> PIL picture of samples, or None. config: the plain config that the stage depends on.
     split: parameters and optimiser state of so many bytes or more are cut over the devices, None: none.
+    start: first state, as drawn -> the one to begin with, where that is another.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Run:
     evals: tuple[Evaluation, ...] = ()
     picture: Callable | None = None
     split: float | None = None
+    start: Callable[[core.State], core.State] | None = None
 
 
 def train(run: Run) -> tuple[core.State, dict[str, float]]:
@@ -150,14 +152,16 @@ def begin(run: Run):
     data = run.data()
     example = {name: np.concatenate([x] * jax.process_count()) for name, x in next(run.data()).items()}  # of the global shape
     key = jax.random.key(run.seed)
-    state = on_host(lambda key, batch: core.init_state(run.task, key, batch), key, example)
-    state = shard.lay(state, run.mesh, run.split)
+    drawn = on_host(lambda key, batch: core.init_state(run.task, key, batch), key, example)
+    state = shard.lay(drawn, run.mesh, run.split)
     saved = checkpoint.Checkpoints(run.folder / "checkpoints", **run.keep)
     found = saved.restore(state)
     if found is not None:
         state, position = found
         data.restore(position)
         log.info("%s: resumed at step %d", run.name, int(state.step))
+    elif run.start:
+        state = shard.lay(run.start(drawn), run.mesh, run.split)
     return state, data, saved
 
 

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+import originals
 import runs
 from data.layouts import cub_layout
 from data.test_bpe import PAIRS, write
@@ -13,9 +15,7 @@ from supcon_jax.build import clip, model, weights
 from supcon_jax.build import compile as compile_
 from supcon_jax.build.names import net
 from supcon_jax.config import UserError
-from supcon_jax.convert import rename
 from supcon_jax.convert.clip import openai
-from supcon_jax.convert.vit import ROLES
 from supcon_jax.data.bpe import Bpe
 from supcon_jax.nets.clip import CLIP, ImageResNet, ImageTransformer, TextTransformer
 
@@ -47,30 +47,21 @@ def test_a_file_of_this_library(tmp_path):
     assert jax.tree.structure(tree) == jax.tree.structure(clip.blank(SMALL)) and len(sha) == 64
 
 
+def openai_file(folder):
+    """(random weights, a file of them with OpenAI's names)"""
+    made = jax.device_get(tiny.fill(clip.blank(WIDE), 3))
+    names = ["logit_scale", "positional_embedding", "text_projection", "token_embedding.weight", "visual.proj"]
+    names += originals.transformer("", 1) + originals.vision_tower("visual.", 1)
+    names += originals.ends("ln_final", "visual.ln_post")
+    given = originals.undone(made, names, openai())
+    save_file({name: np.ascontiguousarray(a) for name, a in given.items()}, folder / "openai.safetensors")
+    return made, folder / "openai.safetensors"
+
+
 def test_a_foreign_file_with_its_vocabulary(tmp_path):
     """OpenAI's names, joint projections; the activation is the config's, the end token the vocabulary's."""
-    from safetensors.numpy import save_file
-
-    made = jax.device_get(tiny.fill(clip.blank(WIDE), 3))
-    leaves = {"/".join(k.key for k in path): a for path, a in jax.tree_util.tree_flatten_with_path(made)[0]}
-    names = ["logit_scale", "positional_embedding", "text_projection", "token_embedding.weight", "visual.proj",
-             "visual.class_embedding", "visual.positional_embedding", "visual.conv1.weight"]
-    both = ("weight", "bias")
-    names += [f"{n}.{e}" for n in ("ln_final", "visual.ln_pre", "visual.ln_post") for e in both]
-    for block in ("transformer.resblocks.0", "visual.transformer.resblocks.0"):
-        names += [f"{block}.{n}.{e}" for n in ("ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj") for e in both]
-        names += [f"{block}.attn.in_proj_{e}" for e in both]
-    out = {}
-    for name in names:
-        path, layout = rename.place(name, openai())
-        if isinstance(path, tuple):
-            assert len(path) == len(ROLES)
-            out[name] = np.ascontiguousarray(np.concatenate([leaves[p].T for p in path]))
-        else:
-            back = {rename.turned: lambda a: a.T, rename.conv: lambda a: a.transpose(3, 2, 0, 1)}.get(layout, lambda a: a)
-            out[name] = np.ascontiguousarray(back(leaves[path]))
-    save_file(out, tmp_path / "clip.safetensors")
-    given = section(clip=str(tmp_path / "clip.safetensors"), clip_vocab=str(write(tmp_path / "merges.txt")))
+    made, file = openai_file(tmp_path)
+    given = section(clip=str(file), clip_vocab=str(write(tmp_path / "merges.txt")))
     tree, about, _ = clip.load(given, "galip")
     assert tiny.same(tree, made)
     found = net(about["nets"]["clip"], "here")
