@@ -151,7 +151,7 @@ def frozen_shapes(config: dict, name: str, workdir: epath.Path) -> tuple[dict, d
         upstream = place[6:] if place.startswith("stage:") else key
         if key == "clip":
             trees[key], about[key] = clip.load(config, name)[:2] if place else clip.shapes()
-        if key.startswith("clip"):
+        if key.startswith("clip") or key == "start":
             continue
         if key == "trunk":
             if config[name]["nets"]["image"]["frozen"]:

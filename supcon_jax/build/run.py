@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 from etils import epath
@@ -25,6 +26,12 @@ def train_stage(config: dict, name: str, workdir: epath.Path) -> dict[str, float
     state, values = loop.train(built.run)
     built.finish(state, values)
     return values
+
+
+def protocols(folder: epath.Path) -> dict[str, str]:
+    """How each number of a stage was measured, a line each."""
+    path = folder / "evals.json"
+    return {name: record["line"] for name, record in json.loads(path.read_text()).items()} if path.exists() else {}
 
 
 def evaluate_stage(config: dict, name: str, workdir: epath.Path) -> tuple[int, dict[str, float]]:

@@ -82,6 +82,7 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     function = resolve({**METHODS, **GANS}, section["method"], f"config.{name}.method")
     args = {key: frozen(value) for key, value in section["args"].items()}
     task = call(function, f"{name}.args", nets, tx, about, **args)
+    task = begun(task, config, name) if section["frozen"].get("start") else task
     check_labels(args, data, name)
     measure = evaluations.Context(config, name, folder, task, towers, hashes, data, mesh)
     run = loop.Run(
@@ -122,8 +123,8 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
             sizes = section["nets"]["gen"]["sizes"]
             nets[key] = tuple(net(options, f"{name}.nets.disc", precision, size=size) for size in sizes)
             continue
-        more = {"vocab": len(data.vocab)} if options["net"] == "rnn" else {}
-        nets[key] = net(options, f"{name}.nets.{key}", precision, **more)
+        more = {"rnn": {"vocab": len(data.vocab)}, "inception_classifier": {"classes": data.classes}}
+        nets[key] = net(options, f"{name}.nets.{key}", precision, **more.get(options["net"], {}))
     return nets
 
 
@@ -142,7 +143,7 @@ def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dic
     for key, place in config[name]["frozen"].items():
         if key == "clip":
             trees[key], about[key], hashes[key] = clip.load(config, name)
-        if key.startswith("clip"):
+        if key.startswith("clip") or key == "start":
             continue
         if key == "trunk":
             if config[name]["nets"]["image"]["frozen"]:
@@ -168,9 +169,27 @@ def load_trunk(config: dict, name: str, place: str) -> tuple[dict, str]:
     return rename.load(tensors.read(place), inception.torchvision(), trunk_shapes(config, name)), tensors.sha256(place)
 
 
+def begun(task: core.Task, config: dict, name: str) -> core.Task:
+    """The task with the trunk of its image net as it stands in the file frozen.start, all of it free to learn."""
+    place = config[name]["frozen"]["start"]
+    if not storage.place(place).is_file():
+        raise UserError(f"--config.{name}.frozen.start={place}: no such file; give {INCEPTION_FILE}, or leave it empty")
+    trunk = rename.load(tensors.read(place), inception.torchvision(), trunk_shapes(config, name))
+
+    def init(key, batch):
+        made = task.init(key, batch)
+        for kind, ours in (("params", "params"), ("batch_stats", "stats")):
+            made[ours]["model"] = {**made[ours]["model"], "trunk": jax.tree.map(jnp.asarray, trunk[kind])}
+        return made
+
+    return dataclasses.replace(task, init=init)
+
+
 def trunk_shapes(config: dict, name: str) -> dict:
     """The trunk's variables in shape only."""
-    encoder = net(config[name]["nets"]["image"], f"{name}.nets.image")
+    options = config[name]["nets"]["image"]
+    more = {"classes": 2} if options["net"] == "inception_classifier" else {}
+    encoder = net(options, f"{name}.nets.image", **more)
     shape = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)
     like = jax.eval_shape(lambda key, x: encoder.init(key, x), jax.random.key(0), shape)
     return {kind: tree["trunk"] for kind, tree in like.items()}
@@ -213,6 +232,8 @@ def write_done(state, values, *, config, name, folder, data, towers, about) -> N
         said["nets"] = {"gen": own_nets(section, about)["gen"], **encoders}
     else:
         said["nets"] = section["nets"]
+    if section["method"] == "classifier":
+        said["classes"] = list(data.train.classes)
     if hosts.chief():
         weights.save(folder / "weights.safetensors", tree, said)
         write_record(state, values, bits, config=config, name=name, folder=folder)
