@@ -101,7 +101,7 @@ def ready(flags, settings) -> tuple[dict, epath.Path | None]:
     Raises UserError: a flag is missing, a bad config.
     """
     config, workdir = chosen(flags, settings), folder(flags)
-    if workdir is None and not flags.fakes:
+    if workdir is None and not (flags.mode == "eval" and flags.fakes):
         raise UserError("--workdir=DIR is missing: the folder that holds everything the run writes")
     shard.start()
     if flags.coordinator:

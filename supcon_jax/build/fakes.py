@@ -9,7 +9,7 @@ import tempfile
 import numpy as np
 from etils import epath
 
-from supcon_jax import core, shard
+from supcon_jax import core
 from supcon_jax.build import evaluations, stage
 from supcon_jax.build.datasets import open_data
 from supcon_jax.build.encoders import encoders
@@ -192,18 +192,17 @@ def open_all(config: dict, place: str, workdir, spare) -> tuple[Pictures, list[s
     lines, missing = [], lacking(config, name, workdir)
     if missing:
         lines.append(f"no encoders ({missing}): no R-precision by them")
-        data, task, towers, hashes = open_data(config, None), core.Task(None, ()), {}, {}
+        data, task, towers, hashes, mesh = open_data(config, None), core.Task(None, ()), {}, {}, None
     else:
         towers, about, hashes = stage.load_frozen(config, name, workdir or spare)
         built = stage.build(config, name, workdir or spare, False, towers=lambda *_: (towers, about, hashes))
-        data, task = built.data, built.task
+        data, task, mesh = built.data, built.task, built.run.mesh
     source, side = opened(place, data)
     unknown = sum(data.vocab.read(said[0], config["data"]["words"])[1] for said in source.captions if said)
     if unknown and not missing:
         lines.append(f"{unknown} words of the captions are not in the encoders' vocabulary and left out")
     if any(not key.lower().endswith(".png") for key in source.keys):
         lines.append("some pictures are no PNG: what their compression changed is scored with them")
-    mesh = shard.data_mesh(1)
     folder = (workdir or spare) / name
     return Pictures(config, name, folder, task, towers, hashes, data, mesh, source, str(place), side), lines
 

@@ -123,8 +123,9 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
             sizes = section["nets"]["gen"]["sizes"]
             nets[key] = tuple(net(options, f"{name}.nets.disc", precision, size=size) for size in sizes)
             continue
-        more = {"rnn": {"vocab": len(data.vocab)}, "inception_classifier": {"classes": data.classes}}
-        nets[key] = net(options, f"{name}.nets.{key}", precision, **more.get(options["net"], {}))
+        more = {"vocab": len(data.vocab)} if options["net"] == "rnn" else {}
+        more = {"classes": data.classes} if options["net"] == "inception_classifier" else more
+        nets[key] = net(options, f"{name}.nets.{key}", precision, **more)
     return nets
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import runs
-from build.test_clip import own_file
+from build.test_clip import WIDE, own_file
 from supcon_jax import config as configs
 from supcon_jax import core
 from supcon_jax.build import evaluations, fakes, stage, weights
@@ -63,7 +63,7 @@ def scored(tmp_path_factory):
     shutil.copytree(runs.shapes(), folder / "w", ignore=shutil.ignore_patterns("checkpoints", "profile", "samples"))
     workdir, patch = folder / "w", pytest.MonkeyPatch()
     patch.setattr(evaluations, "DRAWS", DRAWS)
-    config = plain(**{"networks.clip": str(own_file(folder / "clip.safetensors"))})
+    config = plain(**{"networks.clip": str(own_file(folder / "clip.safetensors", WIDE))})
     with runs.quick_to_compile():
         context, state = generator(config, workdir)
         images, lines = [], []
