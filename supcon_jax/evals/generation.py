@@ -59,7 +59,7 @@ def head_said(network, logits, label, classes, protocol):
 
 
 def variety(networks, parts, protocol):
-    """Diversity by every network that can tell it: pictures of the same caption, see diversity.spread."""
+    """Diversity by networks that have maps: how much pictures of the same caption differ, see diversity.spread."""
     kept = list(parts)
     images, same = np.concatenate([part.images[part.keep] for part in kept]), alike(kept)
     content = Content()
@@ -67,8 +67,6 @@ def variety(networks, parts, protocol):
         content.add(part)
     out = {}
     for network in networks:
-        if "diversity" not in network.scores or network.maps is None:
-            continue
         value, captions, pairs = spread(network.maps, images, same)
         resize = f"fake {shown(images.shape[1:3])} -> {network.size} {network.resize}"
         own = protocol.replace(
@@ -160,7 +158,8 @@ def generation(
             if bank_batches is not None and real_label is not None:  # the same question to real pictures: the ceiling
                 twin = own.replace(fake_origin=origin, fake_content=said)
                 out |= labels_said(network, real, real_label, bank, bank_label, twin, prefix="real_", **among)
-    if varied is not None:
+    looking = [network for network in networks if "diversity" in network.scores and network.maps]
+    if varied is not None and looking:
         batches, number = varied
-        out |= variety(networks, made(generate, batches, number, seed), base)
+        out |= variety(looking, made(generate, batches, number, seed), base)
     return out

@@ -11,6 +11,7 @@ from supcon_jax.build.names import net as made_net
 from supcon_jax.config import UserError
 from supcon_jax.convert import inception, tensors
 from supcon_jax.data.synthetic import PAIRS, shapes
+from supcon_jax.nets.efficientnet import EfficientNetLite0
 from supcon_jax.nets.inception import Inception
 
 
@@ -62,6 +63,16 @@ def test_the_layers_that_diversity_compares():
     h = (h - s["mean"]) / np.sqrt(s["var"] + 1e-5) * p["norm"]["scale"] + p["norm"]["bias"]
     want = np.asarray(found.features(np.stack([source.image(i) for i in range(2)]))[0])
     np.testing.assert_allclose(np.maximum(h, 0), want, atol=1e-4)
+
+
+def test_the_layers_of_effnet_halve_from_48_pixels():
+    module = EfficientNetLite0()
+    x = jax.ShapeDtypeStruct((2, networks.EFFNET_SIDE, networks.EFFNET_SIDE, 3), np.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    wanted = lambda part: part.name in networks.EFFNET_LAYERS  # noqa: E731
+    maps = jax.eval_shape(lambda v, x: networks.layers(module, v, x, wanted), variables, x)
+    sides = (48, 16), (24, 24), (12, 40), (6, 112), (3, 320)
+    assert [x.shape for x in maps] == [(2, side, side, channels) for side, channels in sides]
 
 
 BIRD = {"net": "inception_classifier", "width": 0.0625, "size": 32, "small": True, "repeats": [1, 1, 1]}

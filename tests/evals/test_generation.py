@@ -148,6 +148,7 @@ def test_diversity_tells_noise_from_none():
     nets[1] = dataclasses.replace(nets[1], maps=maps)
     varied = streams.leading(toys.world(), 5), 15
     assert not [name for name in run(nets=nets) if "diversity" in name]
+    run(nets=nets[:1], varied=(None, 15))  # nobody looks at them: nothing is drawn
     good, flat = (run(g, nets=nets, varied=varied) for g in (toys.generate, rigid))
     assert "diversity_toy" not in good and good["diversity_deep"]["value"] > 1e-3 and flat["diversity_deep"]["value"] == 0
     said = good["diversity_deep"]["protocol"]
