@@ -87,7 +87,7 @@ def get_config(word=""):
     c.evals = {
         "matching": {"every": 0, "fakes": 30_000, "reals": 3000, "seed": 0},
         "generation": {
-            "every": 0, "fakes": 30_000, "reals": 0, "bank": 0, "split": "test", "seed": 0,
+            "every": 0, "fakes": 30_000, "reals": 0, "bank": 0, "diversity": 100, "split": "test", "seed": 0,
             "networks": ("effnet_lite0",),
         },
     }

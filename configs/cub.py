@@ -10,7 +10,9 @@ the start values of configs for arXiv 2412.03957, whose own are not public. Publ
 weights 12.10); SSA-GAN IS 5.17, FID 15.61; GALIP FID 10.08. Expect a day on one H100 for both stages of the default.
 Words after the colon: tiny (two CPU cores), plain (one branch, no label term), dmgan, dfgan, ssagan (that GAN after the damsm
 stage, which is skipped where it is finished), galip (224 px, with --config.galip.frozen.clip=FILE, ViT-B/32 of OpenAI's
-weights), damsm, attngan.
+weights), damsm, attngan, classifier (the judge of is_cub_ours and of label accuracy: Inception-v3 on all 200 classes, the
+official split of pictures, from ImageNet's weights with --config.classifier.frozen.start=inception_v3_google.pth, else from
+scratch; 60 epochs, not measured on the real set yet).
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -134,13 +136,26 @@ def get_config(word=""):
         optim={"disc": {**rate, "lr": 4e-4}, "gen": {**rate, "lr": 1e-4}},
         frozen={"clip": "", "clip_act": "quick_gelu", "clip_vocab": ""},
     )  # fmt: skip
-    update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan, "galip": galip})
+    classifier = stage(
+        c,
+        method="classifier",
+        batch=32,
+        size=299,
+        steps=11_220,  # 60 epochs of 187 steps
+        args={"groups": (), "flip": c.views.get_oneway_ref("flip"), "noise_weight": 0.0},
+        nets={"image": {"net": "inception_classifier", "width": 1.0, "size": 299, "small": False, "repeats": (3, 4, 2)}},
+        optim={"model": {"name": "adam", "lr": 2e-4, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
+        frozen={"start": ""},  # nothing is frozen: where learning starts
+    )
+    gans = {"attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan, "galip": galip}
+    update(c, {"damsm": damsm, **gans, "classifier": classifier})
     c.evals = {
         "matching": {"every": 0, "fakes": 30_000, "reals": 3000, "seed": 0},
         "generation": {
-            "every": 0, "fakes": 30_000, "reals": 0, "bank": 0, "split": "test", "seed": 0,
+            "every": 0, "fakes": 30_000, "reals": 0, "bank": 0, "diversity": 100, "split": "test", "seed": 0,
             "networks": ("effnet_lite0",),
         },
+        "labels": {"every": 0, "reals": 0},  # of the classifier
     }
     return choose(c, word, PRESETS)
 
@@ -155,6 +170,10 @@ PRESETS = {
     "dfgan": {"stages": ("damsm", "dfgan")},
     "ssagan": {"stages": ("damsm", "ssagan")},
     "galip": {"stages": ("galip",), "data": {"size": 224, "words": 77}},
+    # the judge must know the classes of the test split, so pictures are split, not classes
+    "classifier": {
+        "stages": ("classifier",), "data": {"partner": "none", "train": "official_train", "test": "official_test"},
+    },
     "tiny": {
         "batch": 8,
         "eval_batch": 16,
@@ -195,6 +214,10 @@ PRESETS = {
                 "disc": {"features": 8, "joint": 4},
             },
         },
-        "=evals": {"matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0}},
+        "classifier": {
+            "batch": 8, "size": 32, "steps": 2,
+            "nets": {"image": {"width": 0.0625, "size": 32, "small": True, "repeats": (1, 1, 1)}},
+        },
+        "=evals": {"matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0}, "labels": {"every": 0, "reals": 0}},
     },
 }  # fmt: skip

@@ -63,7 +63,7 @@ def get_config(word=""):
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
         "generation": {
-            "every": 0, "fakes": 512, "reals": 0, "bank": 0, "split": "train", "seed": 0,
+            "every": 0, "fakes": 512, "reals": 0, "bank": 0, "diversity": 32, "split": "train", "seed": 0,
             "networks": ("effnet_lite0",),
         },
     }

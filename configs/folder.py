@@ -60,7 +60,7 @@ def get_config(word=""):
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
         "generation": {
-            "every": 0, "fakes": 512, "reals": 0, "bank": 0, "split": "test", "seed": 0,
+            "every": 0, "fakes": 512, "reals": 0, "bank": 0, "diversity": 16, "split": "test", "seed": 0,
             "networks": (),  # ("effnet_lite0",) once it is fetched
         },
     }

@@ -127,7 +127,7 @@ def get_config(word=""):
             "names": ("shape", "colour", "row", "col", "size"),
         },
         "generation": {
-            "every": 0, "fakes": 512, "reals": 512, "bank": 2048, "split": "test", "seed": 0,
+            "every": 0, "fakes": 512, "reals": 512, "bank": 2048, "diversity": 32, "split": "test", "seed": 0,
             "networks": ("shapes_classifier",),
         },
     }  # fmt: skip

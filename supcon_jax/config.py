@@ -46,7 +46,10 @@ def base() -> ConfigDict:
             "keep": {"latest": 2, "best": 1, "metric": "", "mode": "min"},
             "mesh": {"data": "auto", "door": "auto", "params": "replicate", "params_mib": 4.0},
             "eval_batch": 64,
-            "networks": {"effnet_lite0": "", "fid_inception": "", "torchvision_inception": ""},
+            "networks": {
+                "effnet_lite0": "", "fid_inception": "", "torchvision_inception": "", "cub_ours": "",
+                "clip": "", "clip_act": "quick_gelu", "clip_vocab": "",
+            },
             "cache": "",
             "skip_limit": 20,
         }
@@ -125,6 +128,10 @@ RANGES = (
     ("*.args.cond_noise", NUMBER, lambda x: x >= 0, "a scale >= 0, 1 as published"),
     ("*.args.magp_power", NUMBER, lambda x: x >= 2, "a power >= 2, 6 as published"),
     ("*.args.clip_preproc", str, lambda x: x in ("correct", "compat"), "correct or compat (as the published weights expect)"),
+    ("networks.clip_act", str, lambda x: x in ("gelu", "quick_gelu"), "gelu, or quick_gelu for OpenAI's weights"),
+    ("evals.generation.fakes", int, lambda x: x >= 5, "at least 5"),
+    ("evals.generation.reals", int, lambda x: x == 0 or x >= 5, "at least 5, or 0 for all of them"),
+    ("evals.*.diversity", int, lambda x: x >= 0, "a number of captions, each drawn ten times, 0 for none"),
     ("*.frozen.clip_act", str, lambda x: x in ("gelu", "quick_gelu"), "gelu, or quick_gelu for OpenAI's weights"),
     ("*.args.truncate", NUMBER, lambda x: x >= 0, "a scale >= 0, 0 for noise that is not cut"),
     ("*.args.branches", int, lambda x: x in (1, 2), "1 or 2"),

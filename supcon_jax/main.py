@@ -50,6 +50,7 @@ def parse(argv: list[str]):
     parser.add_argument("--config", help="a config file, its presets after a colon: configs/shapes.py:tiny")
     parser.add_argument("--workdir", help="folder or gs:// address that holds everything a run writes")
     parser.add_argument("--mode", default="train", choices=sorted(MODES), help="what to do (train)")
+    parser.add_argument("--fakes", help="eval: a folder of pictures that any model made, scored by the config's protocols")
     parser.add_argument("--topology", help="compile: a slice that need not be here, such as v5e:16x16 or h200:1x1x8")
     parser.add_argument("--fit", action="store_true", help="compile: search the largest batch of each stage that fits")
     parser.add_argument("--from", dest="source", help="sample: a work folder, a weight file, or shipped weights: shapes; "
@@ -101,10 +102,13 @@ def folder(flags) -> epath.Path | None:
     return workdir
 
 
-def ready(flags, settings) -> tuple[dict, epath.Path]:
-    """The plain config of the run and its folder; starts jax. Raises UserError: a flag is missing, a bad config."""
+def ready(flags, settings) -> tuple[dict, epath.Path | None]:
+    """The plain config of the run and its folder, which --fakes can do without; starts jax.
+
+    Raises UserError: a flag is missing, a bad config.
+    """
     config, workdir = chosen(flags, settings), folder(flags)
-    if workdir is None:
+    if workdir is None and not (flags.mode == "eval" and flags.fakes):
         raise UserError("--workdir=DIR is missing: the folder that holds everything the run writes")
     shard.start()
     if flags.coordinator:
@@ -127,22 +131,33 @@ def train(flags, settings) -> None:
 
 
 def evaluate(flags, settings) -> None:
-    """Evaluates every stage's newest checkpoint, or its weights, and writes the numbers with their protocols."""
+    """Evaluates the newest checkpoint of every stage, or its weights, or a folder of pictures, and writes the numbers with
+    their protocols."""
     config, workdir = ready(flags, settings)
-    from supcon_jax.build import run
+    from supcon_jax.build import fakes, run
 
+    if flags.fakes:
+        lines, records = fakes.score(config, flags.fakes, workdir)
+        told = {name: record["line"] for name, record in records.items()}
+        show("fakes", {f"{record['eval']}/{name}": record["value"] for name, record in records.items()}, told)
+        for line in lines:
+            say(line)
+        return
     found = [name for name in config["stages"] if (workdir / name / "checkpoints").is_dir()
              or (workdir / name / "weights.safetensors").is_file()]
     if not found:
         raise UserError(f"{workdir} holds no checkpoint of {', '.join(config['stages'])}: train first")
     for name in found:
         step, values = run.evaluate_stage(config, name, workdir)
-        show(f"{name} at step {step}", values)
+        show(f"{name} at step {step}", values, run.protocols(workdir / name))
 
 
-def show(name: str, values: dict[str, float]) -> None:
+def show(name: str, values: dict[str, float], protocols: dict[str, str] | None = None) -> None:
+    """Prints numbers, and below each how it was measured where that is told."""
     for key, value in sorted(values.items()):
         say(f"{name}  {key}  {value:.6g}")
+        if line := (protocols or {}).get(key.partition("/")[2]):
+            say(f"    {line}")
 
 
 def say(text: str) -> None:

@@ -20,7 +20,7 @@ from supcon_jax.gans import GANS
 
 FULL = {
     "shapes": ("", "plain", "twin", "long", "dmgan", "dfgan", "ssagan", "classifier", "damsm", "attngan"),
-    "cub": ("", "plain", "dmgan", "dfgan", "ssagan", "galip", "damsm", "attngan"),
+    "cub": ("", "plain", "dmgan", "dfgan", "ssagan", "galip", "damsm", "attngan", "classifier"),
     "coco": ("", "plain", "dmgan", "damsm", "attngan"),
     "emoji": ("", "plain", "multi", "small", "damsm", "attngan"),
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),

@@ -101,7 +101,7 @@ def test_eval_mode_tells_the_numbers_of_the_end_again(workdir):
     assert code == 0
     for stage in ("damsm", "attngan"):
         for key, value in runs.done(workdir, stage)["numbers"].items():
-            assert f"{stage} at step 2  {key}  {value:.6g}" in out
+            assert f"{stage} at step 2  {key}  {value:.6g}\n    metric=\"{key.partition('/')[2]}\" network=" in out
 
 
 def test_print_config_prints_json_and_trains_nothing(capsys):

@@ -22,17 +22,26 @@ DRAWN = "ViT-B-32"  # what is compiled where no file is given
 def load(config: dict, name: str) -> tuple[dict, dict, str]:
     """(weights, {"nets", "vocab"}, sha256) of the CLIP that a stage asks for.
 
-    frozen.clip: a file of open_clip's or Hugging Face's names (.safetensors, .pth, .bin), or one of this library.
-    frozen.clip_act: activation of a foreign file's network; frozen.clip_vocab: see bpe.Bpe.load.
     Raises UserError: nothing given, or a file that holds no CLIP.
     """
     options = config[name]["frozen"]
-    path = options["clip"]
-    if not path or not storage.place(path).is_file():
+    if not options["clip"] or not storage.place(options["clip"]).is_file():
+        missing = f" ({options['clip']} is missing)" if options["clip"] else ""
         raise UserError(
             f"{name} needs a pretrained CLIP with a vision transformer, such as open_clip's ViT-B-32 (.safetensors): give "
-            f"--config.{name}.frozen.clip=FILE{f' ({path} is missing)' if path else ''}"
+            f"--config.{name}.frozen.clip=FILE{missing}"
         )
+    return opened(options, f"{name}.frozen")
+
+
+def opened(options: dict, where: str) -> tuple[dict, dict, str]:
+    """(weights, {"nets", "vocab"}, sha256) of the CLIP in a section of the config.
+
+    clip: a file of open_clip's or Hugging Face's names (.safetensors, .pth, .bin), or one of this library.
+    clip_act: activation of a foreign file's network; clip_vocab: see bpe.Bpe.load. where: the section, for messages.
+    Raises UserError: a file that holds no CLIP, or not the vocabulary's.
+    """
+    path = options["clip"]
     with storage.local(path) as file:
         if "about" in tensors.metadata(file):
             tree, about, sha = weights.load(file, "clip")
@@ -42,7 +51,7 @@ def load(config: dict, name: str) -> tuple[dict, dict, str]:
     module = foreign.network(given, act=options["clip_act"], end=vocab.end)
     if len(vocab) > module.text.vocab:
         raise UserError(f"{path} knows {module.text.vocab} tokens, its vocabulary has {len(vocab)}: give the vocabulary "
-                        f"of the same model with --config.{name}.frozen.clip_vocab=FILE")
+                        f"of the same model with --config.{where}.clip_vocab=FILE")
     return foreign.load(given, blank(module)), {"nets": {"clip": described(module)}, "vocab": vocab.plain()}, sha
 
 

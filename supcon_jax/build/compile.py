@@ -15,7 +15,7 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from supcon_jax import core, shard, storage
-from supcon_jax.build import clip, cost, program, stage, weights
+from supcon_jax.build import clip, cost, program, stage, trunks, weights
 from supcon_jax.build.datasets import open_data
 from supcon_jax.build.target import GIB, Target, find
 from supcon_jax.config import UserError
@@ -151,11 +151,11 @@ def frozen_shapes(config: dict, name: str, workdir: epath.Path) -> tuple[dict, d
         upstream = place[6:] if place.startswith("stage:") else key
         if key == "clip":
             trees[key], about[key] = clip.load(config, name)[:2] if place else clip.shapes()
-        if key.startswith("clip"):
+        if key.startswith("clip") or key == "start":
             continue
         if key == "trunk":
             if config[name]["nets"]["image"]["frozen"]:
-                trees[key] = stage.trunk_shapes(config, name)
+                trees[key] = trunks.shapes(config, name)
         elif place and not place.startswith("stage:"):
             trees[key], about[key], _ = weights.load(place, key)
         elif upstream in config:

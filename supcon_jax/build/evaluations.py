@@ -14,17 +14,23 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from supcon_jax import core, hosts, storage
 from supcon_jax.build.datasets import Data
+from supcon_jax.build.encoders import encoders
 from supcon_jax.build.networks import attribute_net, network, prepared
 from supcon_jax.config import UserError
-from supcon_jax.evals import attributes, generation, matching, protocol
+from supcon_jax.evals import attributes, generation, matching, protocol, streams
 from supcon_jax.ops.arrays import unit
 from supcon_jax.report import pictures
 from supcon_jax.train.loop import Evaluation
 
+DRAWS = 10  # pictures of each caption that diversity looks at
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Context:
-    """What evaluations are made from. hashes: sha256 of the frozen towers' files."""
+    """What evaluations are made from. hashes: sha256 of the frozen towers' files.
+
+    The pictures that are scored are drawn by the stage's generator; build.fakes has them from a folder instead.
+    """
 
     config: dict
     name: str
@@ -47,10 +53,36 @@ class Context:
         return compiled_head(self, name)
 
     @property
-    def sampling(self) -> dict:
-        """What a protocol says of how the stage's generator draws."""
+    def makes(self) -> bool:
+        """Whether there are pictures to score."""
+        return "generate" in self.task.heads
+
+    def generate(self, state):
+        """(batch of one branch, key) -> pictures f32[n, h, w, 3] of the averaged generator."""
+        head = self.head("generate")
+        return lambda batch, key: head(state, {name: batch[name][:, 0] for name in ("text", "text_len")}, key)
+
+    def captions(self):
+        """Batches of the captions that pictures are made from."""
+        return self.batches()
+
+    def varied(self, captions: int):
+        """(batches, number of pictures) in which captions come more than once, or None: the first of the test split."""
+        if not captions:
+            return None
+        leading = streams.leading(self.captions(), captions)
+        return leading, DRAWS * int(sum(streams.valid_rows(batch).sum() for batch in leading))
+
+    @property
+    def made(self) -> dict:
+        """What a protocol says of the pictures that are scored."""
+        if not self.makes:
+            return {"captions": "one for each record, by seed"}
         args = self.config[self.name]["args"]
-        return {"ema": bool(args["ema"]), "truncation": args.get("truncate") or None}
+        return {
+            "fake_origin": f"{self.name} from {self.origin()}", "captions": "one for each record, by seed",
+            "ema": bool(args["ema"]), "truncation": args.get("truncate") or None,
+        }  # fmt: skip
 
     def origin(self, split="test") -> str:
         data = self.config["data"]
@@ -71,12 +103,6 @@ def compiled_head(context: Context, name: str):
     return lambda state, batch, key: run(state, context.frozen, batch, key)
 
 
-def generator(context: Context, state):
-    """(batch of one branch, key) -> pictures f32[n, h, w, 3] of the averaged generator."""
-    head = context.head("generate")
-    return lambda batch, key: head(state, {name: batch[name][:, 0] for name in ("text", "text_len")}, key)
-
-
 def image_code(context: Context, state):
     """u8[n, h, w, 3] -> unit codes [n, d]."""
     head = context.head("image")
@@ -92,42 +118,45 @@ def text_code(context: Context, state):
 
 
 def evaluate_matching(context: Context, state, options) -> dict:
-    """R-precision and retrieval with the stage's own encoders."""
-    fakes, kind = "generate" in context.task.heads, "clip" if "clip" in context.hashes else "damsm"
-    said = protocol.Protocol(
-        network=f"{context.name} encoders" if not fakes else f"frozen {kind} encoders",
-        weights=context.hashes.get(kind, "in training"), real_origin=context.origin(),
-        fake_origin=f"{context.name} from {context.origin()}" if fakes else "", captions="one for each record, by seed",
-        resize=f"{context.side} px as trained", **(context.sampling if fakes else {}),
+    """R-precision and retrieval with the stage's own encoders; of pictures that are made, by the config's CLIP too."""
+    made, kind = context.makes, "clip" if "clip" in context.hashes else "damsm"
+    data = dict(
+        generate=context.generate(state) if made else None,
+        caption_batches=context.captions() if made else None,
+        real_batches=context.batches(limit=options["reals"]) if not made or options["reals"] else None,
+        real_limit=options["reals"] or None, number=options["fakes"], seed=options["seed"],
     )  # fmt: skip
-    return matching.matching(
-        image_code(context, state), text_code(context, state),
-        generate=generator(context, state) if fakes else None,
-        caption_batches=context.batches() if fakes else None,
-        real_batches=context.batches(limit=options["reals"]) if not fakes or options["reals"] else None,
-        real_limit=options["reals"] or None, protocol=said, number=options["fakes"], seed=options["seed"],
-    )  # fmt: skip
+    said, out = protocol.Protocol(real_origin=context.origin(), **context.made), {}
+    if {"image", "text"} <= set(context.task.heads):
+        own = said.replace(
+            network=f"frozen {kind} encoders" if made else f"{context.name} encoders",
+            weights=context.hashes.get(kind, "in training"), resize=f"{context.side} px as trained",
+        )  # fmt: skip
+        out |= matching.matching(image_code(context, state), text_code(context, state), protocol=own, **data)
+    judge = encoders(context.config["networks"]) if made else None
+    if judge:
+        own = said.replace(network="clip", weights=judge.sha256, resize=f"-> {judge.side} {judge.resize}")
+        out |= matching.matching(judge.image, judge.text, protocol=own, name="clip", score="clip_score", **data)
+    return out
 
 
 def evaluate_generation(context: Context, state, options) -> dict:
-    """FID, KID, IS, precision and recall, label accuracy on every network that the config names."""
+    """FID, KID, IS, precision and recall, label accuracy, diversity on every network that the config names."""
     nets = [network(name, context.config["networks"]) for name in options["networks"]]
-    said = protocol.Protocol(
-        real_origin=context.origin(options["split"]), fake_origin=f"{context.name} from {context.origin()}",
-        captions="one for each record, by seed", **context.sampling,
-    )  # fmt: skip
+    said = protocol.Protocol(real_origin=context.origin(options["split"]), **context.made)
     return generation.generation(
-        generator(context, state), context.batches(options["split"], options["reals"] or None), context.batches(), nets,
+        context.generate(state), context.batches(options["split"], options["reals"] or None), context.captions(), nets,
         protocol=said, fakes=options["fakes"], reals=options["reals"] or None, seed=options["seed"],
         bank_batches=context.batches("train", options["bank"]) if options["bank"] else None,
-        bank_origin=context.origin("train"), cache=context.config["cache"] or None,
+        bank_origin=context.origin("train"), classes=context.data.train.classes,
+        varied=context.varied(options.get("diversity", 0)), cache=context.config["cache"] or None,
     )  # fmt: skip
 
 
 def evaluate_attributes(context: Context, state, options) -> dict:
     """Whether pictures show the attributes that their captions name; for data whose latents are known."""
     known = context.data.test.known
-    if "generate" in context.task.heads:
+    if context.makes:
         apply, about, sha = attribute_net(options["weights"])
         side = about["config"]["data"]["size"]
         judge = jax.jit(lambda images: apply(prepared(images, side))[1])
@@ -136,25 +165,37 @@ def evaluate_attributes(context: Context, state, options) -> dict:
         head = context.head("attributes")
         judge = lambda images: head(state, {"image": images}, jax.random.key(0))  # noqa: E731
         name, sha = f"{context.name} in training", ""
-    said = protocol.Protocol(network=name, weights=sha, fake_origin=f"{context.name} from {context.origin()}")
-    made = "generate" in context.task.heads
-    said = said.replace(real_origin=context.origin(), captions="one for each record, by seed")
-    said = said.replace(**context.sampling) if made else said
+    said = protocol.Protocol(network=name, weights=sha, real_origin=context.origin(), **context.made)
     names = options["names"]
     return attributes.attributes(
         lambda images: {k: x for k, x in judge(jnp.asarray(images)).items() if k in names},
         {k: known[k] for k in names},
-        generate=generator(context, state) if made else None,
-        caption_batches=context.batches() if made else None,
+        generate=context.generate(state) if context.makes else None,
+        caption_batches=context.captions() if context.makes else None,
         real_batches=context.batches(limit=options["reals"] or None) if options["reals"] else None,
         protocol=said, number=options["fakes"], seed=options["seed"],
     )  # fmt: skip
+
+
+def evaluate_labels(context: Context, state, options) -> dict:
+    """Accuracy of a classifier of the set's own classes on real pictures of the test split, in percent."""
+    head, limit = context.head("attributes"), options["reals"] or None
+    logits, truth, _, content = attributes.answers(
+        lambda images: {"label": head(state, {"image": images}, jax.random.key(0))["label"]},
+        {"label": context.data.test.labels}, streams.reals(context.batches(limit=limit), limit),
+    )  # fmt: skip
+    said = protocol.Protocol(
+        network=f"{context.name} in training", resize=f"{context.side} px as trained", real_number=len(truth["label"]),
+        real_origin=context.origin(), real_content=content, subsets=f"{context.data.classes} classes",
+    )  # fmt: skip
+    return protocol.record({"label_accuracy": attributes.accuracies(logits, truth)["label"]}, said)
 
 
 EVALS = {
     "matching": (evaluate_matching, {"text"}),
     "generation": (evaluate_generation, {"generate"}),
     "attributes": (evaluate_attributes, set()),
+    "labels": (evaluate_labels, {"attributes"}),
 }
 
 
@@ -173,6 +214,8 @@ def build(context: Context) -> tuple[Evaluation, ...]:
             continue
         for wanted in options.get("networks", ()):  # a missing file must show before the training, not after it
             network(wanted, context.config["networks"])
+        if name == "matching" and context.makes:
+            encoders(context.config["networks"])
         out.append(Evaluation(name, options["every"], functools.partial(measured, function, context, options)))
     return tuple(out)
 
@@ -180,14 +223,17 @@ def build(context: Context) -> tuple[Evaluation, ...]:
 def measured(function, context: Context, options, state) -> dict[str, float]:
     """Runs one evaluation and writes each number with its protocol to the stage's evals.json."""
     records = function(context, state, options)
-    if not hosts.chief():
-        return protocol.numbers(records)
-    path = context.folder / "evals.json"
-    old = json.loads(path.read_text()) if path.exists() else {}
-    step = int(state.step)
-    old |= {name: {"step": step, **record} for name, record in records.items()}
-    storage.write(path, json.dumps(old, indent=1, sort_keys=True))
+    stored(context.folder / "evals.json", records, step=int(state.step))
     return protocol.numbers(records)
+
+
+def stored(path: epath.Path, records: dict, **more) -> None:
+    """Adds numbers with their protocols, and what else is to be told of each, to a file; the first process does."""
+    if not hosts.chief():
+        return
+    old = json.loads(path.read_text()) if path.exists() else {}
+    old |= {name: {**more, **record} for name, record in records.items()}
+    storage.write(path, json.dumps(old, indent=1, sort_keys=True))
 
 
 def sampler(context: Context, number: int = 24):
@@ -195,7 +241,7 @@ def sampler(context: Context, number: int = 24):
 
     def draw(state):
         batch = context.batches()[0]
-        images = np.asarray(generator(context, state)(batch, jax.random.key(0)))[:number]
+        images = np.asarray(context.generate(state)(batch, jax.random.key(0)))[:number]
         words = [context.data.vocab.decode(ids) for ids in batch["text"][:number, 0]]
         return pictures.grid(pictures.zoomed(images), columns=8, captions=words)
 

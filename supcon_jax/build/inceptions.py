@@ -30,7 +30,8 @@ FILES = {  # key in config.networks -> what the user has to give
     "fid_inception": "the torch FID Inception file (pt_inception-2015-12-05, .pth)",
     "torchvision_inception": "torchvision's inception_v3_google weights (.pth or .safetensors)",
 }
-DISTANCES = ("fid", "kid", "prdc", "labels")
+DISTANCES = ("fid", "kid", "prdc", "labels", "diversity")
+LAYERS = ("64", "192", "768")  # taps whose maps diversity compares
 
 
 def mistaken(x):
@@ -70,7 +71,12 @@ def network(name: str, files: dict[str, str]) -> Network:
             return pooled, None
         return pooled, pooled @ variables["params"]["fc"]["kernel"]  # the graph's scores were taken without the bias
 
-    return Network(name, sha, SIDE, resize, features, scores)
+    @jax.jit
+    def maps(images):
+        taps = module.apply(variables, look(images.astype(jnp.float32)))
+        return tuple(taps[layer] for layer in LAYERS)
+
+    return Network(name, sha, SIDE, resize, features, scores, maps)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from supcon_jax.config import UserError
 
 NETS = {
     "inception": "supcon_jax.nets.inception:ImageEncoder",
+    "inception_classifier": "supcon_jax.nets.inception:Classifier",
     "rnn": "supcon_jax.nets.text:TextEncoder",
     "attngan_g": "supcon_jax.nets.attngan:Generator",
     "attngan_d": "supcon_jax.nets.attngan:Discriminator",

@@ -32,6 +32,12 @@ def train_stage(config: dict, name: str, workdir: epath.Path, source: str | None
     return values
 
 
+def protocols(folder: epath.Path) -> dict[str, str]:
+    """How each number of a stage was measured, a line each."""
+    path = folder / "evals.json"
+    return {name: record["line"] for name, record in json.loads(path.read_text()).items()} if path.exists() else {}
+
+
 def evaluate_stage(config: dict, name: str, workdir: epath.Path) -> tuple[int, dict[str, float]]:
     """(step, numbers) of a stage's newest checkpoint; of its weights, where they alone lie there."""
     if not (workdir / name / "checkpoints").is_dir():

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from supcon_jax import core, hosts, shard, storage
-from supcon_jax.build import clip, evaluations, inceptions, weights
+from supcon_jax.build import clip, evaluations, trunks, weights
 from supcon_jax.build.datasets import Data, mesh_of, open_data, vocabulary
 from supcon_jax.build.names import call, frozen, net, resolve
 from supcon_jax.config import UserError, difference, digest
@@ -21,9 +21,6 @@ from supcon_jax.gans import GANS
 from supcon_jax.methods import METHODS
 from supcon_jax.ops.sharded import auto, gather, ring
 from supcon_jax.train import checkpoint, loop, optim
-
-INCEPTION_FILE = "torchvision's inception_v3_google weights (.pth or .safetensors)"
-
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -79,6 +76,7 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     epoch = max(1, len(data.train) // batch)
     about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, sums, mesh)
     task = make_task(config, name, nets, about)
+    task = trunks.begun(task, config, name) if section["frozen"].get("start") else task
     check_labels(section["args"], data, name)
     measure = evaluations.Context(config, name, folder, task, towers, hashes, data, mesh)
     run = loop.Run(
@@ -129,6 +127,7 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
             nets[key] = tuple(net(options, f"{name}.nets.disc", precision, size=size) for size in sizes)
             continue
         more = {"vocab": len(data.vocab)} if options["net"] == "rnn" else {}
+        more = {"classes": data.classes} if options["net"] == "inception_classifier" else more
         nets[key] = net(options, f"{name}.nets.{key}", precision, **more)
     return nets
 
@@ -148,11 +147,11 @@ def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dic
     for key, place in config[name]["frozen"].items():
         if key == "clip":
             trees[key], about[key], hashes[key] = clip.load(config, name)
-        if key.startswith("clip"):
+        if key.startswith("clip") or key == "start":
             continue
         if key == "trunk":
             if config[name]["nets"]["image"]["frozen"]:
-                trees[key], hashes[key] = load_trunk(config, name, place)
+                trees[key], hashes[key] = trunks.load(config, name, place)
             continue
         if not place:
             raise UserError(
@@ -162,24 +161,6 @@ def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dic
         path = workdir / place[6:] / "weights.safetensors" if place.startswith("stage:") else storage.place(place)
         trees[key], about[key], hashes[key] = weights.load(path, key)
     return jax.tree.map(jnp.asarray, trees), about, hashes
-
-
-def load_trunk(config: dict, name: str, place: str) -> tuple[dict, str]:
-    """The ImageNet trunk of the image encoder, converted from a file with torchvision's names."""
-    if not place or not storage.place(place).is_file():
-        raise UserError(
-            f"{name}.nets.image.frozen=True needs {INCEPTION_FILE}: give --config.{name}.frozen.trunk=FILE"
-            f"{f' ({place} is missing)' if place else ''}, or train the trunk with --config.{name}.nets.image.frozen=False"
-        )
-    return inceptions.loaded(storage.place(place), trunk_shapes(config, name)), tensors.sha256(place)
-
-
-def trunk_shapes(config: dict, name: str) -> dict:
-    """The trunk's variables in shape only."""
-    encoder = net(config[name]["nets"]["image"], f"{name}.nets.image")
-    shape = jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)
-    like = jax.eval_shape(lambda key, x: encoder.init(key, x), jax.random.key(0), shape)
-    return {kind: tree["trunk"] for kind, tree in like.items()}
 
 
 def slice_of(section: dict, name: str) -> int:
@@ -210,6 +191,8 @@ def write_done(state, values, *, config, name, folder, data, towers, about) -> N
     All processes give their part of the weights, the first one writes them, and all go on when they lie there.
     """
     said = described(config, name, data.vocab.plain(), about)
+    if config[name]["method"] == "classifier":
+        said["classes"] = list(data.train.classes)
     tree, bits = shard.whole(EXPORTS[config[name]["method"]](state, towers)), checkpoint.digest(state)
     if hosts.chief():
         weights.save(folder / "weights.safetensors", tree, said)

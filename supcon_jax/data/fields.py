@@ -3,6 +3,7 @@
 image     u8[b, v, size, size, 3]   RGB; turned to floats on the device
 text      i32[b, v, words]          word ids, 0 behind text_len (absent without a vocabulary)
 text_len  i32[b, v]                 at least 1
+caption   str[b, v]                 only in evaluation, with text: the caption as it was written
 label     i32[b, v]                 class of each view's record; -1 everywhere in an unlabelled set
           or f32[b, v, c]           multi-hot
 index     i32[b, v]                 record of each view; -1 in a row that is not valid
@@ -15,6 +16,7 @@ v = 1 without a partner, else 2: the record and its partner.
 IMAGE = "image"
 TEXT = "text"
 TEXT_LEN = "text_len"
+SAID = "caption"
 LABEL = "label"
 INDEX = "index"
 VALID = "valid"

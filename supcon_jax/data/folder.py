@@ -51,6 +51,34 @@ def folder(split, root, *, captions="captions.jsonl"):
     )
 
 
+def pictures(root, *, captions="captions.jsonl"):
+    """Pictures that some model made: all of a folder, to be scored.
+
+    With `captions` in it (as in `folder`, splits ignored) the pictures that it lists, in its order, and the caption that
+    each was made from, which is its first. Without: every .png and .jpg in the folder itself, by name, and no captions.
+    Returns Source, its split "fakes"; `captions` holds one caption each or none.
+    Raises UserError: no such folder, no pictures, what `folder` raises, some lines with and some without a caption.
+    """
+    root = storage.place(root)
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder: give the one that holds the pictures")
+    path, labels, classes = root / captions, None, ()
+    if path.exists():
+        lines = _lines(path)
+        _check_images(lines, root, path)
+        keys, said = [line["image"] for line in lines], [tuple(line["captions"][:1]) for line in lines]
+        bare = [line["line"] for line, words in zip(lines, said, strict=True) if not words]
+        if bare and len(bare) < len(lines):
+            raise UserError(f"{path}, line {bare[0]} has no caption but other lines have: give it on all lines or on none")
+        classes, labels = _labels(lines, path)
+    else:
+        keys = sorted(name for name in listing(root) if name.lower().endswith((".png", ".jpg", ".jpeg")))
+        said = [()] * len(keys)
+    if not keys:
+        raise UserError(f"{root} holds no .png or .jpg: give the folder that holds the pictures")
+    return Source("folder", "fakes", said, labels, classes, lambda record: decode(root / keys[record]), keys)
+
+
 def listing(path):
     """Names of the files in a folder, none if it is missing; one look for all of them, for remote folders' sake."""
     try:

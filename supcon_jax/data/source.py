@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from supcon_jax.config import UserError
-from supcon_jax.data.fields import IMAGE, INDEX, LABEL, TEXT, TEXT_LEN, VALID
+from supcon_jax.data.fields import IMAGE, INDEX, LABEL, SAID, TEXT, TEXT_LEN, VALID
 from supcon_jax.data.images import MODES, crop
 from supcon_jax.data.partners import Order, Partners, below, draws
 from supcon_jax.data.skipped import BadRecord, Skipped
@@ -131,7 +131,10 @@ class _Maker:
             index = np.concatenate([index, self._second(index[:, 0], position, raws, image)[:, None]], axis=1)
         out = {IMAGE: image, LABEL: self._labels(index), INDEX: index.astype(np.int32)}
         if self.text is not None:
-            out[TEXT], out[TEXT_LEN] = self._texts(index, position)
+            out[TEXT], out[TEXT_LEN], place = self._texts(index, position)
+            if not self.train:
+                said = [self.source.captions[r][k] for r, k in zip(index.ravel(), place.ravel(), strict=True)]
+                out[SAID] = np.array(said).reshape(index.shape)
         if not self.train:
             out[VALID] = valid.astype(np.float32)
             out[INDEX][~valid] = -1
@@ -193,7 +196,10 @@ class _Maker:
         return labels[index].astype(np.int32 if labels.ndim == 1 else np.float32)
 
     def _texts(self, index, position):
-        """A caption for each view: uniform, but a record that is its own partner says something else then."""
+        """A caption for each view: uniform, but a record that is its own partner says something else then.
+
+        Returns ids [b, v, words], their lengths and which of the record's captions they are [b, v].
+        """
         text, count = self.text, self.text.count[index]
         pick = below(draws(self.seed, position, CAPTION), count[:, 0])[:, None]
         if index.shape[1] == 2:
@@ -207,7 +213,7 @@ class _Maker:
             if caption[row, view] in text.long:
                 rng = self._generator(position[row], view, LONG)
                 ids[row, view] = shorten(text.long[caption[row, view]], self.words, rng)
-        return ids, text.length[caption]
+        return ids, text.length[caption], text.place[caption]
 
 
 class Batches:

@@ -119,17 +119,18 @@ class Table(NamedTuple):
     length: np.ndarray  # i32[m], at most words
     start: np.ndarray  # i64[records]
     count: np.ndarray  # i64[records]
+    place: np.ndarray  # i32[m], which of its record's captions it is
     long: dict[int, np.ndarray]  # all ids of the captions that are longer than words
     unknown: int  # words that the vocabulary lacks
 
 
 def table(captions, vocab, words):
     """Captions (a sequence per record) -> Table. vocab: a Vocab, or a bpe.Bpe."""
-    rows, lengths, counts, long, unknown = [], [], [], {}, 0
+    rows, lengths, counts, places, long, unknown = [], [], [], [], {}, 0
     seen = {}
     for record in captions:
         counts.append(0)
-        for caption in record:
+        for place, caption in enumerate(record):
             if caption not in seen:
                 seen[caption] = vocab.read(caption, words)
             ids, missing = seen[caption]
@@ -139,9 +140,11 @@ def table(captions, vocab, words):
                     long[len(rows)] = np.asarray(ids, np.int32)
                 rows.append(ids)
                 lengths.append(min(len(ids), words))
+                places.append(place)
                 counts[-1] += 1
     text = np.zeros((len(rows), words), np.int32)
     for row, ids in zip(text, rows, strict=True):
         row[: len(ids)] = ids[:words]
     count = np.asarray(counts, np.int64)
-    return Table(text, np.asarray(lengths, np.int32), np.cumsum(count) - count, count, long, unknown)
+    start, place = np.cumsum(count) - count, np.asarray(places, np.int32)
+    return Table(text, np.asarray(lengths, np.int32), start, count, place, long, unknown)

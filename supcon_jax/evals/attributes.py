@@ -3,7 +3,7 @@
 import numpy as np
 
 from supcon_jax.evals.protocol import Protocol, record
-from supcon_jax.evals.streams import fakes, reals
+from supcon_jax.evals.streams import Content, fakes, reals
 
 
 def accuracies(logits, truth):
@@ -38,9 +38,10 @@ def accuracies(logits, truth):
 
 
 def answers(classify, known, parts):
-    """Logits and truths over all kept rows: (attribute -> [n, c], attribute -> i[n], bad rows)."""
-    logits, truth, bad = {}, {name: [] for name in known}, 0
+    """Logits and truths over all kept rows: (attribute -> [n, c], attribute -> i[n], bad rows, hash of the pictures)."""
+    logits, truth, bad, content = {}, {name: [] for name in known}, 0, Content()
     for part in parts:
+        content.add(part)
         for name, x in classify(part.images).items():
             logits.setdefault(name, []).append(np.asarray(x)[part.keep])
         index = part.batch["index"][:, 0][part.keep]
@@ -49,7 +50,8 @@ def answers(classify, known, parts):
         bad += part.bad
     if not logits:
         raise ValueError("no pictures to judge: the batches are empty")
-    return {k: np.concatenate(v) for k, v in logits.items()}, {k: np.concatenate(v) for k, v in truth.items()}, bad
+    logits, truth = ({k: np.concatenate(v) for k, v in found.items()} for found in (logits, truth))
+    return logits, truth, bad, str(content)
 
 
 def attributes(
@@ -74,16 +76,16 @@ def attributes(
     """
     out = {}
     if generate is not None:
-        logits, truth, bad = answers(classify, known, fakes(generate, caption_batches, number, seed))
-        own = protocol.replace(real_number=0, real_origin="", fake_number=number, seed=seed)
+        logits, truth, bad, content = answers(classify, known, fakes(generate, caption_batches, number, seed))
+        own = protocol.replace(real_number=0, real_origin="", fake_number=number, fake_content=content, seed=seed)
         out |= record({"attribute_fakes_not_finite": bad}, own)
         if bad == number:
             raise ValueError(f"all {number} generated pictures are not finite: nothing to measure")
         values = {f"attribute_{k}": v for k, v in accuracies(logits, truth).items()}
         out |= record(values, own.replace(fake_number=number - bad))
     if real_batches is not None:
-        logits, truth, _ = answers(classify, known, reals(real_batches, real_limit))
+        logits, truth, _, content = answers(classify, known, reals(real_batches, real_limit))
         values = {f"real_attribute_{k}": v for k, v in accuracies(logits, truth).items()}
         rows = len(next(iter(truth.values())))
-        out |= record(values, protocol.replace(fake_number=0, fake_origin="", real_number=rows))
+        out |= record(values, protocol.replace(fake_number=0, fake_origin="", real_number=rows, real_content=content))
     return out

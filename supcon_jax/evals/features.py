@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import itertools
 import json
 import re
 
@@ -12,7 +11,7 @@ from etils import epath
 from supcon_jax import storage
 from supcon_jax.config import UserError
 from supcon_jax.evals.fid import finite
-from supcon_jax.evals.streams import first_branch, labelled, reals
+from supcon_jax.evals.streams import Content, labelled, reals
 
 
 def extract(networks, parts):
@@ -20,13 +19,14 @@ def extract(networks, parts):
 
     networks: of evals.protocol; parts: of evals.streams.
     Returns ({network name: (features f32[n, d], logits f32[n, c] or None)}, label [n, ...] or None, sizes (h, w),
-    number of bad rows).
+    number of bad rows, hash of the pictures).
     Raises ValueError: no pictures, or features that are not finite.
     """
     found = {network.name: ([], []) for network in networks}
-    label, bad, size = [], 0, None
+    label, bad, size, content = [], 0, None, Content()
     for part in parts:
         bad, size = bad + part.bad, part.images.shape[1:3]
+        content.add(part)
         for network in networks:
             for rows, x in zip(found[network.name], network.features(part.images), strict=True):
                 if x is not None:
@@ -40,7 +40,7 @@ def extract(networks, parts):
         for rows in pair:
             if rows is not None:
                 finite(f"features of {name}", rows)
-    return stacked, labelled(np.concatenate(label)) if label else None, size, bad
+    return stacked, labelled(np.concatenate(label)) if label else None, size, bad, str(content)
 
 
 def digest(features, label, meta):
@@ -83,28 +83,28 @@ def real_features(network, batches, *, origin, limit=None, cache=None):
     """Features of real pictures, from the cache if the same were measured before.
 
     origin: data set and split, for names and messages. limit: how many pictures, None for all. cache: folder, or None.
-    The cache is keyed by origin, limit, the network's weights and resize rule, the pictures' size and the content of
-    the first batch, so that a changed data set is measured anew.
-    Returns (features f32[n, d], label or None, (h, w)).
+    batches: a list, or something else that can be passed over again: once for the hash, once for the features.
+    The cache is keyed by origin, limit, the network's weights and resize rule, and the hash of all the pictures and
+    labels, so that a data set in which anything changed is measured anew.
+    Returns (features f32[n, d], label or None, (h, w), hash of the pictures).
     """
-    batches = iter(batches)
-    head = next(batches, None)
-    if head is None:
+    content, labels = Content(), hashlib.sha256()
+    for part in reals(batches, limit):
+        content.add(part)
+        labels.update(np.ascontiguousarray(part.batch["label"][:, 0][part.keep]) if "label" in part.batch else b"")
+    if content.size is None:
         raise ValueError(f"no pictures in {origin}")
-    start = first_branch(head)
-    size = start["image"].shape[2:4]
-    fields = [np.ascontiguousarray(start[k]).tobytes() for k in ("image", "label") if k in start]
-    shown = [hashlib.sha256(values).hexdigest() for values in fields]
+    size = content.size[:2]
     meta = json.dumps(
         {"origin": origin, "limit": limit, "size": size, "network": network.name, "weights": network.sha256}
-        | {"resize": f"{network.size} {network.resize}", "first": shown}
+        | {"resize": f"{network.size} {network.resize}", "content": str(content), "labels": labels.hexdigest()[:16]}
     )
     name = f"{origin}_{network.name}_{'all' if limit is None else limit}_{size[0]}"
     key = hashlib.sha256(meta.encode()).hexdigest()[:16]
     path = cache and epath.Path(cache) / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}_{key}.npz"
     if path and path.exists():
-        return *load(path, meta), size
-    stacked, label, size, _ = extract([network], reals(itertools.chain([head], batches), limit))
+        return *load(path, meta), size, str(content)
+    stacked, label, size, *_ = extract([network], reals(batches, limit))
     if path:
         save(path, stacked[network.name][0], label, meta)
-    return stacked[network.name][0], label, size
+    return stacked[network.name][0], label, size, str(content)

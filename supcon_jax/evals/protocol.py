@@ -16,7 +16,10 @@ class Network:
     name: part of its metrics' names: fid_pt, is_imagenet, kid_effnet_lite0.
     sha256: of its weights. size: side of the square it sees, pixels. resize: rule that makes a picture that size.
     features: u8[n, h, w, 3] -> (features [n, d], logits [n, c] or None); resizes by itself.
-    scores: what may be measured with it, of "fid", "kid", "prdc", "labels" and "is".
+    scores: what may be measured with it, of "fid", "kid", "prdc", "labels" (by neighbours), "is", "classes" (label
+    accuracy of its own head) and "diversity".
+    maps: u8[n, h, w, 3] -> layers [n, h_l, w_l, c_l], for diversity; None: it has none to look at.
+    classes: names of the classes of its logits, where "classes" is measured.
     """
 
     name: str
@@ -24,7 +27,9 @@ class Network:
     size: int
     resize: str
     features: Callable[[np.ndarray], tuple[Any, Any]]
-    scores: tuple[str, ...] = ("fid", "kid", "prdc", "labels", "is")
+    scores: tuple[str, ...] = ("fid", "kid", "prdc", "labels", "is", "diversity")
+    maps: Callable[[np.ndarray], tuple[Any, ...]] | None = None
+    classes: tuple[str, ...] = ()
 
     def metric(self, name):
         """Name of a metric measured with this network: fid -> fid_effnet_lite0."""
@@ -36,9 +41,11 @@ class Protocol:
     """How one number was measured. Equal protocols may be compared; `str` is one line that differs if any field does.
 
     metric: its name. network, weights: name and sha256 of the feature network or encoder. resize: from picture to
-    its input. real_number, real_origin, fake_number, fake_origin: how many and whence. captions: which captions and
-    how chosen. truncation: of the noise, None for none. splits: of the Inception score or folds. subsets: of KID, or
-    candidates of R-precision. neighbours: k. seed: of noise and drawing. ema: whether the averaged weights were used.
+    its input. real_number, real_origin, fake_number, fake_origin: how many and whence; real_content, fake_content:
+    hash of those pictures (see streams.Content). captions: which captions and how chosen. truncation: of the noise,
+    None for none. splits: of the Inception score or folds. subsets: of KID, or candidates of R-precision, or pairs of
+    diversity. neighbours: k. seed: of noise and drawing. ema: whether the averaged weights were used. truncation and
+    ema are "unknown" of pictures that come from elsewhere.
     """
 
     metric: str = ""
@@ -47,15 +54,17 @@ class Protocol:
     resize: str = ""
     real_number: int = 0
     real_origin: str = ""
+    real_content: str = ""
     fake_number: int = 0
     fake_origin: str = ""
+    fake_content: str = ""
     captions: str = ""
-    truncation: float | None = None
+    truncation: float | str | None = None
     splits: str = ""
     subsets: str = ""
     neighbours: int = 0
     seed: int = 0
-    ema: bool = False
+    ema: bool | str = False
 
     def __str__(self):
         return " ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in self.dict().items())

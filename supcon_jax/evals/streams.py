@@ -1,18 +1,20 @@
 """Batches in, pictures out: what every evaluation of pictures shares.
 
 A batch is a dict of numpy arrays with a branch axis v after the batch axis: image u8[b, v, s, s, 3], text i32[b, v, t],
-text_len i32[b, v], label i32[b, v] or f32[b, v, c], index i32[b, v], and perhaps valid [b] or [b, v] (0 is padding).
+text_len i32[b, v], label i32[b, v] or f32[b, v, c], index i32[b, v], perhaps caption str[b, v], and perhaps valid [b] or
+[b, v] (0 is padding).
 Evaluation looks at branch 0 alone. All functions of pictures take u8[b, h, w, 3]: fakes are rounded to 8 bits first,
 as they would be in a file, for reals are.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-BRANCHED = ("image", "text", "text_len", "label", "index")
+BRANCHED = ("image", "text", "text_len", "caption", "label", "index")
 
 
 class Part(NamedTuple):
@@ -23,6 +25,22 @@ class Part(NamedTuple):
     keep: np.ndarray
     batch: dict[str, np.ndarray]
     bad: int = 0
+
+
+class Content:
+    """Hash of pictures: of their size and of their pixels in order, whatever batches, files or generator they come in."""
+
+    def __init__(self):
+        self.hash, self.size = hashlib.sha256(), None
+
+    def add(self, part: Part) -> None:
+        if self.size is None:
+            self.size = part.images.shape[1:]
+            self.hash.update(str(self.size).encode())
+        self.hash.update(np.ascontiguousarray(part.images[part.keep]))
+
+    def __str__(self):
+        return self.hash.hexdigest()[:16]
 
 
 def first_branch(batch):
@@ -105,6 +123,29 @@ def column(parts: Iterable[Part], name: str):
     """Branch 0 of a field over all kept rows, or None where the batches do not have it."""
     rows = [part.batch[name][:, 0][part.keep] for part in parts if name in part.batch]
     return np.concatenate(rows) if rows else None
+
+
+def alike(parts: Iterable[Part]):
+    """i[n]: equal numbers for kept rows whose captions have equal tokens, or were written equally where that is told (a
+    caption that is too long is cut elsewhere each time)."""
+    tokens, ends, said = column(parts, "text"), column(parts, "text_len"), column(parts, "caption")
+    words = [hashlib.sha256(row[:end].tobytes()).hexdigest() for row, end in zip(tokens, ends, strict=True)]
+    if said is not None:
+        seen: dict = {}
+        words = [seen.setdefault(str(caption), word) for caption, word in zip(said, words, strict=True)]
+    return np.unique(words, return_inverse=True)[1]
+
+
+def leading(batches: Iterable[dict], rows: int) -> list[dict]:
+    """The batches that hold the first `rows` valid rows; what stands behind those is marked as padding."""
+    out, left = [], rows
+    for batch in batches:
+        if left <= 0:
+            break
+        keep = first(valid_rows(batch), left)
+        left -= int(keep.sum())
+        out.append({**batch, "valid": keep.astype(np.float32)})
+    return out
 
 
 def labelled(label):

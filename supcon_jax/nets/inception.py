@@ -159,6 +159,30 @@ class Inception(nn.Module):
         return taps
 
 
+class Classifier(nn.Module):
+    """Inception-v3 with a new last layer: the judge of a set's own classes.
+
+    classes: length of the logits. size: side to which pictures are resized (bilinear). The other fields are those of
+    Inception. image: [n, h, w, 3] in [-1, 1].
+    Returns (features [n, 2048 * width], {"label": logits [n, classes]}), float32 or wider.
+    """
+
+    classes: int
+    width: float = 1.0
+    size: int = 299
+    small: bool = False
+    repeats: tuple[int, int, int] = (3, 4, 2)
+    dtype: DType = None
+
+    @nn.compact
+    def __call__(self, image, *, train: bool = False):
+        x = resize.bilinear(image, (self.size, self.size))
+        trunk = Inception(self.width, small=self.small, repeats=self.repeats, dtype=self.dtype, name="trunk")
+        pooled = trunk(x, train=train)["2048"]
+        pooled = pooled.astype(jnp.promote_types(pooled.dtype, jnp.float32))
+        return pooled, {"label": nn.Dense(self.classes, kernel_init=init.lecun, name="label")(pooled)}
+
+
 class ImageEncoder(nn.Module):
     """DAMSM's image encoder: regions and one code of a picture in the space of words and sentences.
 

@@ -47,7 +47,8 @@ def test_a_stage_gets_the_evaluations_that_its_heads_serve(tmp_path, kind, names
 def test_an_unknown_evaluation_is_refused_before_the_training(tmp_path):
     config = plain()
     config["evals"]["beauty"] = {"every": 0}
-    with pytest.raises(UserError, match="^config.evals.beauty is not known; use one of: matching, generation, attributes$"):
+    known = "matching, generation, attributes, labels"
+    with pytest.raises(UserError, match=f"^config.evals.beauty is not known; use one of: {known}$"):
         evaluations.build(context(tmp_path, HEADS["damsm"], config))
 
 
@@ -96,11 +97,36 @@ def draw(state, frozen, batch, key):
 
 def test_the_generator_reads_the_first_branch_the_state_and_the_towers(tmp_path):
     made = context(tmp_path, {"generate": draw}, frozen={"tower": jnp.float32(0.3)})
-    pictures = np.asarray(evaluations.generator(made, jnp.float32(-0.5))(BATCH, jax.random.key(1)))
+    pictures = np.asarray(made.generate(jnp.float32(-0.5))(BATCH, jax.random.key(1)))
     np.testing.assert_allclose(pictures[:, 0, 0, 0], [0.0, -0.1], atol=0.01001)
-    other = np.asarray(evaluations.generator(made, jnp.float32(0.5))(BATCH, jax.random.key(1)))
+    other = np.asarray(made.generate(jnp.float32(0.5))(BATCH, jax.random.key(1)))
     np.testing.assert_allclose(other, pictures + 1, atol=1e-6)
     assert made.head("generate") is made.head("generate")  # compiled once
+
+
+def test_a_protocol_tells_how_the_generator_draws(tmp_path):
+    config = plain("evals.generation.diversity=1")
+    config["attngan"]["args"] |= {"truncate": 0.88, "ema": 0.0}
+    made = context(tmp_path, {"generate": draw}, config, batch=BATCH)
+    said = {"fake_origin": "attngan from shapes/test", "captions": "one for each record, by seed"}
+    assert made.made == said | {"ema": False, "truncation": 0.88}
+    config["attngan"]["args"] |= {"truncate": 0.0, "ema": 0.9}
+    assert made.made == said | {"ema": True, "truncation": None}
+    batches, number = made.varied(1)
+    assert number == evaluations.DRAWS == 10 and batches[0]["valid"].tolist() == [1, 0] and made.varied(0) is None
+
+
+def test_the_accuracy_of_a_classifier_on_real_pictures(tmp_path):
+    """Two of three right; the row that fills up the batch counts nowhere."""
+    head = lambda state, frozen, batch, key: {"label": 1.0 * jax.nn.one_hot(batch["image"][:, 0, 0, 0], 4)}  # noqa: E731
+    image = np.zeros((4, 1, 8, 8, 3), np.uint8) + np.uint8([1, 2, 3, 0])[:, None, None, None, None]
+    batch = {"image": image, "index": np.int32([[0], [1], [2], [-1]]), "valid": np.float32([1, 1, 1, 0])}
+    made = context(tmp_path, {"attributes": head}, batch=batch, name="classifier")
+    made.data.classes, made.data.test = 4, types.SimpleNamespace(labels=np.int32([1, 2, 0]))
+    out = evaluations.evaluate_labels(made, None, {"reals": 0})["label_accuracy"]
+    assert out["value"] == pytest.approx(200 / 3)
+    assert out["protocol"]["real_number"] == 3 and out["protocol"]["subsets"] == "4 classes"
+    assert out["protocol"]["real_content"] and out["protocol"]["network"] == "classifier in training"
 
 
 def test_codes_are_unit_rows(tmp_path):

@@ -5,16 +5,19 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from gans import tiny
 from supcon_jax.build import inceptions, networks, weights
+from supcon_jax.build.names import net as made_net
 from supcon_jax.config import UserError
 from supcon_jax.convert import inception, tensors
 from supcon_jax.data.synthetic import PAIRS, shapes
+from supcon_jax.nets.efficientnet import EfficientNetLite0
 from supcon_jax.nets.inception import Inception
 
 
 def test_an_unknown_network_is_answered_with_those_there_are():
-    with pytest.raises(UserError, match="^network 'clip' is not known; use one of: effnet_lite0, shapes_classifier, tf, pt"):
-        networks.network("clip", {})
+    with pytest.raises(UserError, match="^network 'lpips' is not known; use one of: effnet_lite0, cub_ours, shapes_"):
+        networks.network("lpips", {})
 
 
 @pytest.mark.parametrize(
@@ -24,6 +27,8 @@ def test_an_unknown_network_is_answered_with_those_there_are():
      ("pt", "", r"network pt needs the torch FID.*give --config\.networks\.fid_inception=FILE$"),
      ("imagenet", "/nowhere/b.pth", r"give --config\.networks\.fid_inception=FILE \(/nowhere/b\.pth is missing\)$"),
      ("tv_legacy", "", r"network tv_legacy needs torchvision's.*give --config\.networks\.torchvision_inception=FILE$"),
+     ("cub_ours", "", r"the weights.safetensors that --config=configs/cub.py:classifier trains: give --config"),
+     ("cub_ours", "/nowhere/c", r"--config\.networks\.cub_ours=FILE \(/nowhere/c is missing\)$"),
      ("keras", "", "an HDF5 file, which is not read here; use tf or pt")],
 )  # fmt: skip
 def test_a_missing_file_is_told_with_the_way_to_it(tmp_path, monkeypatch, name, path, said):
@@ -43,6 +48,67 @@ def test_the_shipped_classifier_tells_the_pairs_apart_at_any_size(size):
     np.testing.assert_allclose(np.exp(logits).sum(1), 1, rtol=1e-4)  # log probabilities of both heads together
     assert (logits.argmax(1) == source.labels).mean() > 0.9
     assert found.size == 32 and len(found.sha256) == 64
+
+
+def test_the_layers_that_diversity_compares():
+    """After the ReLU, halving, the last of them what the features are made of."""
+    found = networks.network("shapes_classifier", {})
+    source = shapes("test", size=64, records=2)
+    maps = [np.asarray(x) for x in found.maps(np.stack([source.image(i) for i in range(2)]))]
+    assert [x.shape for x in maps] == [(2, 16, 16, 16), (2, 8, 8, 32), (2, 4, 4, 64)] and min(x.min() for x in maps) == 0
+    module, variables, *_ = networks.classifier_file(networks.SHIPPED / "shapes_classifier.safetensors")
+    variables = jax.tree.map(np.asarray, variables)
+    p, s = variables["params"], variables["batch_stats"]["norm"]
+    h = maps[-1].reshape(2, -1) @ p["features"]["kernel"]
+    h = (h - s["mean"]) / np.sqrt(s["var"] + 1e-5) * p["norm"]["scale"] + p["norm"]["bias"]
+    want = np.asarray(found.features(np.stack([source.image(i) for i in range(2)]))[0])
+    np.testing.assert_allclose(np.maximum(h, 0), want, atol=1e-4)
+
+
+def test_the_layers_of_effnet_halve_from_48_pixels():
+    module = EfficientNetLite0()
+    x = jax.ShapeDtypeStruct((2, networks.EFFNET_SIDE, networks.EFFNET_SIDE, 3), np.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    wanted = lambda part: part.name in networks.EFFNET_LAYERS  # noqa: E731
+    maps = jax.eval_shape(lambda v, x: networks.layers(module, v, x, wanted), variables, x)
+    sides = (48, 16), (24, 24), (12, 40), (6, 112), (3, 320)
+    assert [x.shape for x in maps] == [(2, side, side, channels) for side, channels in sides]
+
+
+BIRD = {"net": "inception_classifier", "width": 0.0625, "size": 32, "small": True, "repeats": [1, 1, 1]}
+
+
+def bird_file(path, classes=("a", "b", "c"), data="cub", net=BIRD):
+    """Weights as the classifier stage of configs/cub.py leaves them, random."""
+    more = {"classes": len(classes)} if net is BIRD else {}
+    module = made_net(net, "here", **more)
+    tree = tiny.fill(jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32)), 1)
+    about = {"kind": "classifier", "nets": {"image": net}, "classes": classes, "config": {"data": {"name": data, "size": 32}}}
+    weights.save(path, {"params": tree["params"], "stats": tree["batch_stats"]}, about)
+    return module, tree
+
+
+def test_our_own_judge_of_birds(tmp_path):
+    module, tree = bird_file(tmp_path / "weights.safetensors")
+    found = networks.network("cub_ours", {"cub_ours": str(tmp_path / "weights.safetensors")})
+    assert found.scores == ("is", "classes") and found.classes == ("a", "b", "c") and found.maps is None
+    assert found.sha256 == tensors.sha256(tmp_path / "weights.safetensors") and found.size == 32
+    images = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
+    features, logits = found.features(images)
+    small = np.asarray(networks.prepared(images, 32))
+    want, heads = jax.jit(module.apply)(tree, small)
+    assert logits.shape == (2, 3)
+    np.testing.assert_allclose(features, want, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(logits, heads["label"], rtol=1e-3, atol=1e-3)
+
+
+def test_a_classifier_of_something_else_is_no_judge_of_birds(tmp_path):
+    file = networks.SHIPPED / "shapes_classifier.safetensors"
+    with pytest.raises(UserError, match="is no classifier of birds: give what --config=configs/cub.py:classifier trains$"):
+        networks.network("cub_ours", {"cub_ours": str(file)})
+    bird_file(tmp_path / "cars.safetensors", data="folder")
+    with pytest.raises(UserError, match="is no classifier of birds"):
+        networks.network("cub_ours", {"cub_ours": str(tmp_path / "cars.safetensors")})
 
 
 def test_another_kind_of_weights_is_no_judge():

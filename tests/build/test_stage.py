@@ -7,13 +7,15 @@ import jax
 import numpy as np
 import pytest
 
+from build.test_networks import foreign
 from supcon_jax import config as configs
-from supcon_jax.build import stage, weights
+from supcon_jax.build import stage, trunks, weights
 from supcon_jax.config import UserError
 from supcon_jax.convert import tensors
-from supcon_jax.core import State
+from supcon_jax.core import State, Task
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.gans import GANS
+from supcon_jax.nets.inception import Inception
 
 TINY = "configs/shapes.py:tiny"
 
@@ -207,3 +209,20 @@ def test_without_weights_there_is_no_end(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         end(tmp_path, plain())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_classifier_starts_from_the_trunk_of_a_file(tmp_path):
+    """All of the trunk is the file's, of parameters and averages; the last layer is drawn, and all of it learns."""
+    module, rng = Inception(0.0625, small=True, repeats=(1, 1, 1)), np.random.default_rng(0)
+    trunk = foreign(tmp_path / "google.safetensors", module, rng)
+    settings = (f"classifier.frozen.start={tmp_path / 'google.safetensors'}",)
+    config = plain(*settings, path="configs/cub.py:classifier,tiny")
+    drawn = {"params": {"model": {"trunk": 1, "label": 2}}, "stats": {"model": {"trunk": 3}}}
+    made = trunks.begun(Task(lambda key, batch: drawn, ()), config, "classifier").init(None, None)
+    assert made["params"]["model"]["label"] == 2
+    for ours, theirs in (("params", "params"), ("stats", "batch_stats")):
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.float32(b)), made[ours]["model"]["trunk"], trunk[theirs])
+    assert stage.load_frozen(config, "classifier", tmp_path) == ({}, {}, {})
+    config["classifier"]["frozen"]["start"] = "/nowhere"
+    with pytest.raises(UserError, match=r"^--config\.classifier\.frozen\.start=/nowhere: no such file; give torchvision's"):
+        trunks.begun(Task(None, ()), config, "classifier")

@@ -8,7 +8,7 @@ import pytest
 
 from data.layouts import folder_layout
 from supcon_jax.config import UserError
-from supcon_jax.data.folder import SHARES, folder, outside, share
+from supcon_jax.data.folder import SHARES, folder, outside, pictures, share
 from supcon_jax.data.source import BadRecord
 
 
@@ -24,6 +24,37 @@ def root(tmp_path):
 
 
 A, B = {"image": "pictures/0000.png"}, {"image": "pictures/0001.png"}
+
+
+def test_pictures_of_a_model_without_captions(root):
+    (root / "pictures" / "0000.jpeg").write_bytes((root / "pictures" / "0001.png").read_bytes())
+    (root / "pictures" / "notes.txt").write_text("no picture")
+    found = pictures(root / "pictures")
+    assert list(found.keys) == ["0000.jpeg", "0000.png", "0001.png"] and found.labels is None
+    assert list(found.captions) == [(), (), ()] and found.image(2).shape == (36, 40, 3)
+    np.testing.assert_array_equal(found.image(0), found.image(2))
+
+
+def test_pictures_of_a_model_with_captions(root):
+    """In the order of the lines, whatever their splits; the first caption is the one that was drawn."""
+    second = {**A, "captions": ["a"], "labels": "y", "split": "train"}
+    _write(root, {**B, "captions": ["b", "other"], "labels": "x", "split": "test"}, second)
+    found = pictures(root)
+    assert list(found.keys) == [B["image"], A["image"]] and list(found.captions) == [("b",), ("a",)]
+    assert found.labels.tolist() == [0, 1] and found.classes == ("x", "y")
+    _write(root, {**B, "captions": ["b"]}, A)
+    with pytest.raises(UserError, match="line 2 has no caption but other lines have: give it on all lines or on none"):
+        pictures(root)
+    _write(root, {"image": "pictures/absent.png", "captions": ["b"]})
+    with pytest.raises(UserError, match="line 1: .*absent.png is missing"):
+        pictures(root)
+
+
+def test_pictures_that_are_not_there(tmp_path):
+    with pytest.raises(UserError, match="absent is no folder"):
+        pictures(tmp_path / "absent")
+    with pytest.raises(UserError, match="holds no .png or .jpg"):
+        pictures(tmp_path)
 
 
 def test_single_labels_and_splits(tmp_path):

@@ -178,6 +178,17 @@ def test_evaluation_goes_through_once_and_fills_up(single, vocab):
     assert len(take(single, vocab, None, batch=512, train=False)) == 1
 
 
+def test_evaluation_says_the_caption_as_it_was_written(single, vocab):
+    """The one whose tokens stand there, also where captions without a known word are left out before it."""
+    captions = [("quux", *said) for said in single.captions]
+    source = dataclasses.replace(single, captions=captions)
+    for item in take(source, vocab, 20, train=False, words=12):
+        for row, (said,) in enumerate(item["caption"].tolist()):
+            assert said in captions[item["index"][row, 0]] or item["index"][row, 0] < 0
+            np.testing.assert_array_equal(vocab.encode(said, 12, None)[0], item["text"][row, 0])
+    assert "caption" not in take(single, vocab, 1)[0]
+
+
 def test_long_captions_and_no_text(single, vocab):
     items = take(single, vocab, 25, words=5)
     text, index = joined(items, "text")[:, 0], joined(items, "index")[:, 0]

@@ -10,8 +10,9 @@ from supcon_jax.evals.streams import reals
 
 
 def test_extract_keeps_order_and_drops_padding():
-    plain, label, size, bad = extract([toys.network(), toys.network("b")], reals(toys.world()))
-    padded = extract([toys.network()], reals(toys.world(padding=5)))[0]
+    plain, label, size, bad, content = extract([toys.network(), toys.network("b")], reals(toys.world()))
+    padded, *_, same = extract([toys.network()], reals(toys.world(padding=5)))
+    assert content == same != extract([toys.network()], reals(toys.world(seed=1)))[-1]
     assert size == (8, 8) and bad == 0 and label.tolist() == [i % 4 for i in range(96)] and set(plain) == {"toy", "b"}
     np.testing.assert_array_equal(plain["toy"][0], padded["toy"][0])
     want = toys.look(np.concatenate([b["image"][:, 0] for b in toys.world()]))
@@ -72,7 +73,7 @@ def test_real_features_are_measured_once(tmp_path):
     assert len(calls) == 3 and len(list(tmp_path.iterdir())) == 1
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
-    assert first[2] == again[2] == (8, 8)
+    assert first[2] == again[2] == (8, 8) and first[3] == again[3] and len(first[3]) == 16
     real_features(net, toys.world(seed=1), **ask)  # other pictures under the same name
     real_features(net, toys.world(), origin="toys/train", cache=tmp_path)
     real_features(net, toys.world(), limit=96, **ask)
@@ -81,6 +82,20 @@ def test_real_features_are_measured_once(tmp_path):
     assert len(calls) == 3 * 5 and len(list(tmp_path.iterdir())) == 5
     with pytest.raises(ValueError, match="no pictures in toys/test set"):
         real_features(net, iter([]), **ask)
+
+
+@pytest.mark.parametrize("field", ("image", "label"))
+def test_a_change_in_the_last_picture_is_measured_anew(tmp_path, field):
+    ask = dict(origin="toys", cache=tmp_path)
+    before = real_features(toys.network(), toys.world(), **ask)
+    changed = toys.world()
+    changed[-1][field] = changed[-1][field].copy()
+    changed[-1][field][-1, 0] += 1
+    after = real_features(toys.network(), changed, **ask)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert (before[3] != after[3]) == (field == "image") and (before[1] != after[1]).any() == (field == "label")
+    assert real_features(toys.network(), toys.world(records=64), limit=64, **ask)[3] == real_features(
+        toys.network(), toys.world(records=64, batch=16), limit=64, **ask)[3]  # whatever batches they come in
 
 
 def test_a_damaged_cache_is_not_used(tmp_path):

@@ -1,11 +1,15 @@
 """Scores of generators whose quality is known: faithful, collapsed, off colour, broken."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from evals import toys
+from supcon_jax.evals import streams
+from supcon_jax.evals.diversity import spread
 from supcon_jax.evals.fid import frechet, gaussian
 from supcon_jax.evals.generation import generation, known
 from supcon_jax.evals.protocol import Network, Protocol, numbers
@@ -17,6 +21,13 @@ def run(generate=toys.generate, nets=None, **changes):
     arguments = dict(protocol=BASE, fakes=96, subsets=5) | changes
     real = arguments.pop("real", toys.world(seed=1))
     return generation(generate, real, toys.world(), nets or [toys.network()], **arguments)
+
+
+def hashed(batches, limit=None):
+    content = streams.Content()
+    for part in streams.reals(batches, limit):
+        content.add(part)
+    return str(content)
 
 
 def collapsed(batch, key):
@@ -61,8 +72,11 @@ def test_protocol_says_what_was_done():
     fid = out["fid_pt"]["protocol"]
     assert fid == BASE.replace(
         metric="fid_pt", network="pt", weights="cd" * 32, resize="real 8x8, fake 8x8 -> 299 bilinear",
-        real_number=64, fake_number=96, seed=7,
+        real_number=64, fake_number=96, seed=7, real_content=hashed(toys.world(seed=1), 64), fake_content=fid["fake_content"],
     ).dict()  # fmt: skip
+    shown = [{"image": x.images[:, None]} for x in streams.fakes(toys.generate, toys.world(), 96, 7)]
+    assert fid["fake_content"] == hashed(shown) == out["is_toy"]["protocol"]["fake_content"]
+    assert out["is_toy"]["protocol"]["real_content"] == ""
     assert out["kid_toy"]["protocol"]["subsets"] == "5 x 32" and out["precision_pt"]["protocol"]["neighbours"] == 3
     assert out["is_pt"]["protocol"]["splits"] == "1 shuffled" and out["is_pt"]["protocol"]["real_number"] == 0
     assert len({entry["line"] for entry in out.values()}) == len(out)
@@ -98,6 +112,49 @@ def test_known_of_several_labels():
     bank = np.array([[1, 0, 0], [0, 1, 0]])
     assert known(np.array([[1, 0, 1], [0, 0, 1], [0, 0, 0]]), bank).tolist() == [True, False, False]
     assert known(np.array([0, 3, -1]), np.array([0, -1])).tolist() == [True, False, False]
+
+
+NAMES = ("grey", "red", "green", "sand")
+
+
+def test_label_accuracy_by_the_networks_own_head():
+    """Top-1 of the logits, in percent; only where the head was trained on the very classes of the set."""
+    def wrong(images):
+        features, logits = toys.look(images)
+        return features, np.where(np.arange(len(images))[:, None] % 4 == 0, np.roll(logits, 1, -1), logits)
+
+    net = Network("birds", "cd" * 32, 8, "none", wrong, ("is", "classes"), classes=NAMES)
+    out = run(nets=[net], classes=NAMES)
+    assert out["label_accuracy_birds"]["value"] == 75.0 and set(out) >= {"is_birds"} and "fid_birds" not in out
+    said = out["label_accuracy_birds"]["protocol"]
+    assert said["subsets"] == "own head of 4 classes" and said["fake_number"] == 96
+    assert (said["real_number"], said["real_origin"], said["real_content"]) == (0, "", "")
+    for other in (NAMES[::-1], NAMES[:3], ()):
+        assert "label_accuracy_birds" not in run(nets=[net], classes=other)
+    half = [b | {"label": np.where(b["label"] == 2, -1, b["label"])} for b in toys.world()]
+    out = generation(toys.generate, toys.world(seed=1), half, [net], fakes=96, subsets=2, classes=NAMES)
+    assert out["label_accuracy_birds"]["protocol"]["fake_number"] == 72
+    assert out["label_accuracy_birds"]["value"] == pytest.approx(100 * 48 / 72)  # those of class 0 are told wrongly
+
+
+def test_diversity_tells_noise_from_none():
+    def rigid(batch, key):
+        return toys.generate(batch, jax.random.key(0))
+
+    def maps(images):
+        return (images.astype(np.float32),)
+
+    nets = [toys.network(), toys.network("deep")]
+    nets[1] = dataclasses.replace(nets[1], maps=maps)
+    varied = streams.leading(toys.world(), 5), 15
+    assert not [name for name in run(nets=nets) if "diversity" in name]
+    run(nets=nets[:1], varied=(None, 15))  # nobody looks at them: nothing is drawn
+    good, flat = (run(g, nets=nets, varied=varied) for g in (toys.generate, rigid))
+    assert "diversity_toy" not in good and good["diversity_deep"]["value"] > 1e-3 and flat["diversity_deep"]["value"] == 0
+    said = good["diversity_deep"]["protocol"]
+    assert said["subsets"] == "15 pairs of 5 captions" and (said["fake_number"], said["real_number"]) == (15, 0)
+    images = np.stack([p.images[:5] for p in streams.fakes(toys.generate, varied[0], 15, 0)], 1).reshape(15, 8, 8, 3)
+    assert good["diversity_deep"]["value"] == pytest.approx(spread(maps, images, np.arange(15) // 3)[0], rel=1e-12)
 
 
 def test_several_labels_give_a_map():

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -94,6 +95,22 @@ def test_equal_captions_and_other_captions_of_one_picture_are_no_distractors():
 
     got = numbers(matching(lambda x: np.eye(32)[: len(x)], spy, real_batches=batches, count=5))
     assert got["real_r_precision"] == got["real_r_within"] == 100.0 and len(texts) == 64
+
+
+def test_another_encoder_has_names_of_its_own_and_a_mean_cosine():
+    own, other = run(real_batches=toys.world()), run(real_batches=toys.world(), name="clip", score="clip_score")
+    assert {f"{name}_clip" for name in own} == set(other) - {"clip_score", "real_clip_score"}
+    assert all(other[f"{name}_clip"]["value"] == own[name]["value"] for name in own)
+    cosines, reals = [], []
+    for step, batch in enumerate(toys.world(padding=3)):
+        drawn = toys.generate({"text": batch["text"][:, :1]}, jax.random.fold_in(jax.random.key(0), step))
+        drawn = np.clip(np.round((drawn + 1) * 127.5), 0, 255)
+        for images, found in ((drawn, cosines), (batch["image"][:, 0], reals)):
+            for a, b in list(zip(image_code(np.uint8(images)), text_code(batch), strict=True))[:32]:
+                found.append(sum(x * y for x, y in zip(a, b, strict=True)) / (sum(a * a) * sum(b * b)) ** 0.5)
+    assert other["clip_score"]["value"] == pytest.approx(np.mean(cosines), rel=1e-12)
+    assert other["real_clip_score"]["value"] == pytest.approx(np.mean(reals), rel=1e-12)
+    assert other["clip_score"]["protocol"]["fake_number"] == 96 and other["clip_score"]["protocol"]["fake_content"]
 
 
 def test_without_labels_there_is_no_within():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evals import toys
-from supcon_jax.evals.streams import column, fakes, first_branch, labelled, quantise, reals, valid_rows
+from supcon_jax.evals.streams import Content, alike, column, fakes, first_branch, labelled, leading, quantise, reals, valid_rows
 
 
 def test_quantise():
@@ -71,6 +71,41 @@ def test_bad_pictures_are_counted_and_left_out():
     assert part.bad == 4 and part.keep.sum() == 28 and not part.keep[::8].any()
     with pytest.raises(ValueError, match="1 pictures for 32 captions"):
         next(fakes(lambda batch, key: np.zeros((1, 8, 8, 3)), toys.world(), 32, seed=0))
+
+
+def hashed(parts):
+    content = Content()
+    for part in parts:
+        content.add(part)
+    return str(content)
+
+
+def test_the_hash_is_of_pixels_in_order_and_of_nothing_else():
+    one = hashed(reals(toys.world()))
+    assert one == hashed(reals(toys.world(batch=8))) == hashed(reals(toys.world(padding=3)))
+    back = [b | {"image": b["image"][::-1]} for b in toys.world()]
+    wide = [b | {"image": b["image"].reshape(32, 2, 4, 16, 3)} for b in toys.world()]
+    assert len({one, hashed(reals(back)), hashed(reals(wide)), hashed(reals(toys.world(), 95))}) == 4
+
+
+def test_captions_are_alike_by_their_words_or_their_tokens():
+    """A caption that is cut at random has other tokens each time; another spelling may have the same ones."""
+    text = np.int32([[1, 2, 9], [1, 2, 8], [1, 2, 0], [3, 0, 0], [1, 2, 0]])[:, None]
+    batch = {"text": text, "text_len": np.int32([3, 3, 2, 1, 2])[:, None], "index": np.zeros((5, 1)), "image": text}
+    part = next(reals([batch | {"image": np.zeros((5, 1, 2, 2, 3), np.uint8)}]))
+    cut, again, plain, other, spelt = alike([part]).tolist()
+    assert plain == spelt and len({cut, again, plain, other}) == 4
+    said = part._replace(batch=part.batch | {"caption": np.array(["a b c d", "a b c d", "a b", "e", "a, b!"])[:, None]})
+    first, again, plain, other, spelt = alike([said]).tolist()
+    assert first == again and plain == spelt and len({first, plain, other}) == 3
+
+
+@pytest.mark.parametrize("rows", (1, 31, 32, 33, 96))
+def test_leading_rows(rows):
+    for padding in (0, 3):
+        batches = leading(toys.world(padding=padding), rows)
+        assert column(reals(batches), "index").tolist() == list(range(rows)) and len(batches) == -(-rows // 32)
+        assert len(batches[0]["text"]) == 32 + padding  # shapes stay
 
 
 def test_labelled():

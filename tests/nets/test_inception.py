@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from supcon_jax.nets import init
-from supcon_jax.nets.inception import ImageEncoder, Inception
+from supcon_jax.nets.inception import Classifier, ImageEncoder, Inception
 
 TINY = ImageEncoder(8, 1 / 16, size=32, small=True, repeats=(0, 1, 1))
 
@@ -20,6 +20,8 @@ def test_published_sizes():
     taps = jax.eval_shape(Inception().init_with_output, jax.random.key(0), image)[0]
     assert {k: v.shape[1:] for k, v in taps.items()} == {
         "64": (73, 73, 64), "192": (35, 35, 192), "768": (17, 17, 768), "2048": (2048,)}
+    birds = jax.eval_shape(Classifier(200).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 256, 256, 3), np.float32))
+    assert count(made) - count(birds) == 2049 * 800 and set(birds["params"]) == {"trunk", "label"}
     encoder = jax.eval_shape(ImageEncoder().init, jax.random.key(0), image)["params"]
     assert count({"params": {k: encoder[k] for k in ("regions", "code")}}) == 768 * 256 + 2048 * 256 + 256
 
