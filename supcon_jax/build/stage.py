@@ -22,6 +22,7 @@ from supcon_jax.methods import METHODS
 from supcon_jax.ops.sharded import auto, gather, ring
 from supcon_jax.train import checkpoint, loop, optim
 
+
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """A built stage. run: what the loop trains. finish: (state, numbers) -> writes weights and the DONE file."""
