@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +32,7 @@ def scene():
 def terms(scene, batch=None, nets=None, **changes):
     """matching_terms of the scene, compiled: (total, metrics), and the gradient of the total to the fakes."""
     own, frozen, usual, fakes, words, sentence, _ = scene
-    about = types.SimpleNamespace(sums=tiny.about().sums)
+    about = tiny.about()
     batch, options = batch or usual, OPTIONS | changes
 
     def total(fakes, frozen):
