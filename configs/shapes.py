@@ -28,7 +28,8 @@ def get_config(word=""):
         batch=32,
         steps=600,
         args={
-            "branches": 2, "scl": follow("scl"), "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl"), "term": follow("term"),
+            "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"), "slices": 1,
         },
         nets={
@@ -45,7 +46,8 @@ def get_config(word=""):
         method="attngan",
         steps=1400,
         args={
-            "branches": 2, "scl": follow("scl"), "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl"), "term": follow("term"),
+            "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 0.5, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
             "z": 16, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "ema": 0.99,
             "flip": c.views.get_oneway_ref("flip"),
@@ -65,7 +67,8 @@ def get_config(word=""):
         method="dmgan",
         steps=1400,
         args={
-            "branches": 2, "scl": follow("scl"), "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl"), "term": follow("term"),
+            "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 0.5, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
             "z": 16, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "ema": 0.99,
             "flip": c.views.get_oneway_ref("flip"),
@@ -84,7 +87,7 @@ def get_config(word=""):
     def one_stage(**more):
         """What DF-GAN and SSA-GAN share."""
         terms = {"temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0, "class_mask": True, "group": 48}
-        follows = {"scl": follow("scl"), "flip": c.views.get_oneway_ref("flip")}
+        follows = {"scl": follow("scl"), "term": follow("term"), "flip": c.views.get_oneway_ref("flip")}
         own = {"branches": 2, "magp_weight": 2.0, "magp_power": 6.0, "share_noise": False}
         small = {"z": 16, "text_norm": True, "ema": 0.99}
         return {**terms, **follows, **own, **small, **more}

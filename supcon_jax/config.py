@@ -18,13 +18,14 @@ class UserError(ValueError):
 
 
 def base() -> ConfigDict:
-    """What every config starts from. `scl`, `batch` and `views.flip` are references that the stages follow."""
+    """What every config starts from. `scl`, `term`, `batch` and `views.flip` are references that the stages follow."""
     return ConfigDict(
         {
             "seed": 0,
             "batch": 32,
             "precision": "f32",
             "scl": 1.0,
+            "term": "supcon",
             "stages": (),
             "data": {
                 "name": "",
@@ -92,6 +93,7 @@ def update(config: ConfigDict, changes: Mapping) -> None:
 
 # key pattern, accepted types, range check, what to do. The first row that matches a key decides.
 NUMBER = (int, float)
+TERMS = ("supcon", "ntxent", "unicl", "label_head", "xmc")  # those of losses.terms
 RANGES = (
     ("*seed", int, lambda x: 0 <= x < 2**31, "an integer, 0 to 2147483647"),
     ("precision", str, lambda x: x in ("f32", "bf16"), "f32 or bf16"),
@@ -121,6 +123,7 @@ RANGES = (
     ("*.size", int, lambda x: 8 <= x <= 2048, "pixels, 8 to 2048"),
     ("*temperature", NUMBER, lambda x: x > 0, "a number > 0 (0.1 and 0.5 are usual)"),
     ("*scl", NUMBER, lambda x: x >= 0, "a weight >= 0; 0 drops the term"),
+    ("*term", str, lambda x: x in TERMS, f"one of {', '.join(TERMS)}"),
     ("*_weight", NUMBER, lambda x: x >= 0, "a weight >= 0"),
     ("*.args.cond_noise", NUMBER, lambda x: x >= 0, "a scale >= 0, 1 as published"),
     ("*.args.magp_power", NUMBER, lambda x: x >= 2, "a power >= 2, 6 as published"),

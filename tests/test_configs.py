@@ -175,6 +175,7 @@ RUNS = {
     "coco": ("configs/coco.py:tiny", "coco", ()),
     "cub, DM-GAN": ("configs/cub.py:dmgan,tiny", "cub", ()),
     "cub, one stage": ("configs/cub.py:ssagan,tiny", "cub", ()),
+    "cub, label head": ("configs/cub.py:tiny", "cub", ("--config.term=label_head",)),
     "folder, one label": ("configs/folder.py:tiny", "folder", ()),
     "folder, no labels": ("configs/folder.py:tiny", "folder none", ()),
     "folder, several labels": ("configs/folder.py:multi,tiny", "folder multi", ()),

@@ -189,9 +189,15 @@ def slice_of(section: dict, name: str) -> int:
 
 
 def check_labels(args: dict, data: Data, name: str) -> None:
-    """Whether the labels are what the label term reads."""
-    mode, labels = args.get("label_mode"), data.train.labels
-    if mode is None or not args.get("scl") or labels is None:
+    """Whether branches and labels are what the label term reads."""
+    mode, labels, term = args.get("label_mode"), data.train.labels, args.get("term", "supcon")
+    if mode is None or not args.get("scl"):
+        return
+    if term == "ntxent" and args["branches"] < 2:
+        raise UserError(f"config.{name}.args.term='ntxent' contrasts two branches: set config.{name}.args.branches=2")
+    if term == "label_head" and labels is None:
+        raise UserError(f"config.{name}.args.term='label_head' reads labels, and the records have none; use ntxent or xmc")
+    if labels is None or term not in ("supcon", "unicl"):
         return
     if (mode == "single") != (labels.ndim == 1):
         have, use = ("one label", "single") if labels.ndim == 1 else ("several labels", "any, all, jaccard, idf or mulsupcon")

@@ -1,4 +1,4 @@
-"""Arithmetic on arrays that is safe at the edges: unit rows, cosines, masked means, moving averages."""
+"""Arithmetic on arrays that is safe at the edges: unit rows, cosines, masked means, moving averages; branches as rows."""
 
 import jax
 import jax.numpy as jnp
@@ -61,3 +61,8 @@ def masked_mean(x, weight, axis=None):
 def average(old, new, decay):
     """Exponential moving average of a tree, decay * old + (1 - decay) * new, leaf by leaf in the leaf's own dtype."""
     return jax.tree.map(lambda a, b: (decay * a + (1 - decay) * b).astype(a.dtype), old, new)
+
+
+def merge(x):
+    """[n, v, ...] -> [n * v, ...], row = i * v + branch, which moves nothing between devices."""
+    return jnp.reshape(x, (-1, *x.shape[2:]))

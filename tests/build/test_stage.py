@@ -102,8 +102,22 @@ def test_a_label_mode_that_the_labels_do_not_fit(mode, labels, use):
 
 
 @pytest.mark.parametrize(
+    "term,labels,branches,said",
+    [("ntxent", SINGLE, 1, r"two branches: set config\.damsm\.args\.branches=2"), ("label_head", None, 2, "records have none"),
+     ("unicl", SEVERAL, 2, "several labels each")],
+)  # fmt: skip
+def test_a_term_that_labels_or_branches_do_not_fit(term, labels, branches, said):
+    args = {"label_mode": "single", "scl": 0.5, "term": term, "branches": branches}
+    with pytest.raises(UserError, match=rf"^config\.damsm\.args\..*{said}"):
+        stage.check_labels(args, data(labels), "damsm")
+    stage.check_labels(args | {"scl": 0.0}, data(labels), "damsm")
+
+
+@pytest.mark.parametrize(
     "args,labels",
-    [({"label_mode": "single", "scl": 1.0}, SINGLE), ({"label_mode": "jaccard", "scl": 1.0}, SEVERAL),
+    [*(({"label_mode": "single", "scl": 1.0, "term": x, "branches": 2}, SEVERAL) for x in ("xmc", "ntxent", "label_head")),
+     ({"label_mode": "single", "scl": 1.0}, SINGLE),
+     ({"label_mode": "jaccard", "scl": 1.0}, SEVERAL),
      ({"label_mode": "any", "scl": 0.0}, SINGLE), ({"label_mode": "any", "scl": 1.0}, None), ({"flip": False}, SEVERAL)],
 )  # fmt: skip
 def test_labels_that_fit_or_are_not_read(args, labels):
