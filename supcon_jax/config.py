@@ -129,6 +129,10 @@ RANGES = (
     ("*.args.magp_power", NUMBER, lambda x: x >= 2, "a power >= 2, 6 as published"),
     ("*.args.clip_preproc", str, lambda x: x in ("correct", "compat"), "correct or compat (as the published weights expect)"),
     ("*.frozen.clip_act", str, lambda x: x in ("gelu", "quick_gelu"), "gelu, or quick_gelu for OpenAI's weights"),
+    ("*.args.drop", NUMBER, lambda x: 0 <= x < 1, "a share in [0, 1)"),
+    ("*.args.guidance", NUMBER, lambda x: x >= 0, "a factor >= 0, 1 for none"),
+    ("*.args.solver", str, lambda x: x in ("euler", "heun"), "euler or heun"),
+    ("*.args.sampling", int, lambda x: x >= 1, "at least 1 step"),
     ("*.args.truncate", NUMBER, lambda x: x >= 0, "a scale >= 0, 0 for noise that is not cut"),
     ("*.args.branches", int, lambda x: x in (1, 2), "1 or 2"),
     ("*.args.inter", NUMBER, lambda x: x >= 0, "a weight >= 0"),
@@ -179,6 +183,11 @@ def check(config: ConfigDict, first: Mapping | tuple = ()) -> None:
     for name in config.stages:
         if name not in config:
             raise UserError(f"config.stages names {name!r}, but there is no such stage in the config")
+        args = config[name].get("args", {})
+        if args.get("scl") and args.get("term") == "ntxent" and args.branches < 2:
+            raise UserError(f"config.{name}.args.term='ntxent' contrasts two branches: set config.{name}.args.branches=2")
+        if args.get("guidance", 1) != 1 and not args.drop:
+            raise UserError(f"config.{name}.args.guidance={args.guidance} needs config.{name}.args.drop > 0, such as 0.1")
     traced, steps = config.every.profile, {name: config[name].get("steps", 0) for name in config.stages}
     if traced and traced[1] > max(steps.values()) + 1:
         there = ", ".join(f"{name} has {count}" for name, count in steps.items())

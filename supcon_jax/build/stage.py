@@ -14,7 +14,7 @@ from etils import epath
 from supcon_jax import core, hosts, shard, storage
 from supcon_jax.build import clip, evaluations, weights
 from supcon_jax.build.datasets import Data, mesh_of, open_data, vocabulary
-from supcon_jax.build.names import call, frozen, net, resolve
+from supcon_jax.build.names import GENERATORS, call, frozen, net, resolve
 from supcon_jax.config import UserError, difference, digest
 from supcon_jax.convert import inception, rename, tensors
 from supcon_jax.gans import GANS
@@ -189,12 +189,10 @@ def slice_of(section: dict, name: str) -> int:
 
 
 def check_labels(args: dict, data: Data, name: str) -> None:
-    """Whether branches and labels are what the label term reads."""
+    """Whether the labels are what the label term reads."""
     mode, labels, term = args.get("label_mode"), data.train.labels, args.get("term", "supcon")
     if mode is None or not args.get("scl"):
         return
-    if term == "ntxent" and args["branches"] < 2:
-        raise UserError(f"config.{name}.args.term='ntxent' contrasts two branches: set config.{name}.args.branches=2")
     if term == "label_head" and labels is None:
         raise UserError(f"config.{name}.args.term='label_head' reads labels, and the records have none; use ntxent or xmc")
     if labels is None or term not in ("supcon", "unicl"):
@@ -214,7 +212,7 @@ def write_done(state, values, *, config, name, folder, data, towers, about) -> N
     known["data"] = config["data"] | {"root": ""}  # what the weights are, not where they were made
     said = {"kind": section["method"], "vocab": data.vocab.plain(), "config": known, "stage": name}
     tree, bits = shard.whole(EXPORTS[section["method"]](state, towers)), checkpoint.digest(state)
-    if section["method"] in GANS:
+    if section["method"] in GENERATORS:
         encoders = about["clip" if "clip" in about else "damsm"]["nets"]
         said["nets"] = {"gen": own_nets(section, about)["gen"], **encoders}
     else:
@@ -264,5 +262,5 @@ def export_model(state, towers):
     return {"params": state.params["model"], "stats": state.stats["model"]}
 
 
-EXPORTS = {"damsm": export_damsm, "classifier": export_model, **dict.fromkeys(GANS, export_generator),
+EXPORTS = {"damsm": export_damsm, "classifier": export_model, **dict.fromkeys(GENERATORS, export_generator),
            "galip": export_galip}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from supcon_jax.losses import match, terms
 from supcon_jax.losses.census import Watch
 from supcon_jax.nets.classify import LabelHead
-from supcon_jax.ops.arrays import merge, unit
+from supcon_jax.ops.arrays import merge
 from supcon_jax.views.image import signed
 
 
@@ -43,11 +43,6 @@ def each_branch(f, mesh, out):
         return stacked(out, parts)
 
     return run
-
-
-def unit_rms(codes):
-    """Codes [..., d] with unit root mean square; zero rows (padding) stay zero."""
-    return unit(codes) * codes.shape[-1] ** 0.5
 
 
 def encode_image(nets, frozen, images):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from supcon_jax.core import About, Aux, Task
 from supcon_jax.gans import game
 from supcon_jax.losses import adversarial
-from supcon_jax.ops.arrays import merge
+from supcon_jax.ops.arrays import merge, unit_rms
 from supcon_jax.views import image as views
 
 
@@ -57,7 +57,7 @@ class OneStage:
         """The texts of some branches, or of a batch without that axis (None): words and sentence for matching, and the
         sentence as G and D read it."""
         words, sentence, _ = game.encode_text(self.nets, frozen, batch["text"][:, rows], batch["text_len"][:, rows])
-        return words, sentence, game.unit_rms(sentence) if self.text_norm else sentence
+        return words, sentence, unit_rms(sentence) if self.text_norm else sentence
 
     def real(self, batch, key):
         """The real pictures of every branch [n, v, h, w, 3], the same ones for all players of a step."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.gans import game
 from supcon_jax.losses import adversarial
+from supcon_jax.ops.arrays import unit_rms
 from supcon_jax.views import image as views
 
 
@@ -94,7 +95,7 @@ def stacked(
         """The texts of some branches: words and sentence for matching, the same as G and D read them, and valid."""
         text, text_len = (batch[name][:, rows] for name in ("text", "text_len"))
         words, sentence, valid = game.encode_text(nets, frozen, text, text_len)
-        heard = (game.unit_rms(words), game.unit_rms(sentence)) if text_norm else (words, sentence)
+        heard = (unit_rms(words), unit_rms(sentence)) if text_norm else (words, sentence)
         return words, sentence, heard, valid
 
     def play(params, state, frozen, batch, key):

@@ -30,6 +30,11 @@ def unit(x, eps=1e-12):
     return (x.astype(wide(x)) / jnp.maximum(norm(x, keepdims=True), eps)).astype(x.dtype)
 
 
+def unit_rms(x):
+    """Rows [..., d] with unit root mean square; zero rows (padding) stay zero."""
+    return unit(x) * x.shape[-1] ** 0.5
+
+
 def cosine(a, b, eps=1e-8):
     """Cosine over the last axis, <a, b> / max(|a| |b|, eps), in float32 or wider.
 

@@ -9,11 +9,11 @@ import pytest
 
 from supcon_jax import config as configs
 from supcon_jax.build import stage, weights
+from supcon_jax.build.names import GENERATORS
 from supcon_jax.config import UserError
 from supcon_jax.convert import tensors
 from supcon_jax.core import State
 from supcon_jax.data.vocab import Vocab
-from supcon_jax.gans import GANS
 
 TINY = "configs/shapes.py:tiny"
 
@@ -102,12 +102,10 @@ def test_a_label_mode_that_the_labels_do_not_fit(mode, labels, use):
 
 
 @pytest.mark.parametrize(
-    "term,labels,branches,said",
-    [("ntxent", SINGLE, 1, r"two branches: set config\.damsm\.args\.branches=2"), ("label_head", None, 2, "records have none"),
-     ("unicl", SEVERAL, 2, "several labels each")],
-)  # fmt: skip
-def test_a_term_that_labels_or_branches_do_not_fit(term, labels, branches, said):
-    args = {"label_mode": "single", "scl": 0.5, "term": term, "branches": branches}
+    "term,labels,said", [("label_head", None, "records have none"), ("unicl", SEVERAL, "several labels each")]
+)
+def test_a_term_that_the_labels_do_not_fit(term, labels, said):
+    args = {"label_mode": "single", "scl": 0.5, "term": term}
     with pytest.raises(UserError, match=rf"^config\.damsm\.args\..*{said}"):
         stage.check_labels(args, data(labels), "damsm")
     stage.check_labels(args | {"scl": 0.0}, data(labels), "damsm")
@@ -115,7 +113,7 @@ def test_a_term_that_labels_or_branches_do_not_fit(term, labels, branches, said)
 
 @pytest.mark.parametrize(
     "args,labels",
-    [*(({"label_mode": "single", "scl": 1.0, "term": x, "branches": 2}, SEVERAL) for x in ("xmc", "ntxent", "label_head")),
+    [*(({"label_mode": "single", "scl": 1.0, "term": x}, SEVERAL) for x in ("xmc", "ntxent", "label_head")),
      ({"label_mode": "single", "scl": 1.0}, SINGLE),
      ({"label_mode": "jaccard", "scl": 1.0}, SEVERAL),
      ({"label_mode": "any", "scl": 0.0}, SINGLE), ({"label_mode": "any", "scl": 1.0}, None), ({"flip": False}, SEVERAL)],
@@ -199,7 +197,7 @@ def end(folder, config, name="attngan"):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in GANS if name != "galip"])  # which keeps a CLIP, see test_clip.py
+@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "galip"])  # which keeps a CLIP, see test_clip.py
 def test_the_end_of_a_gan_keeps_its_averaged_generator_and_its_text_encoder(tmp_path, name):
     config = plain("data.root=/secret/place", "cache=/secret/cache", "networks.fid_inception=/secret/file")
     end(tmp_path / name, config, name)
