@@ -6,9 +6,10 @@
 Lay the archives out first: python -m supcon_jax.data.fetch coco --from=FOLDER_WITH_ARCHIVES.
 Hyper-parameters are the published ones of AttnGAN (batch 48 and 14, GAN 120 epochs; the encoders it was released with had
 100; 12 words, of which its DAMSM read 15), those of the label term are the start values of configs for arXiv 2412.03957,
-whose own are not public: labels that overlap attract by their Jaccard index. Published: AttnGAN IS 25.89, FID 35.49
-(pytorch-fid of 2018) or 29.53 (TensorFlow). Expect several days on one H100. DM-GAN, as published: batch 16, 200 epochs;
-IS 30.49, FID 32.64 (pytorch-fid of 2018).
+whose own are not public: labels that overlap attract by their Jaccard index; to DAMSM every pair is its own class, as
+published (with class_mask=True pairs that share a category are no negatives of each other). Published: AttnGAN IS 25.89,
+FID 35.49 (pytorch-fid of 2018) or 29.53 (TensorFlow). Expect several days on one H100. DM-GAN, as published: batch 16,
+200 epochs; IS 30.49, FID 32.64 (pytorch-fid of 2018).
 Words after the colon: tiny (two CPU cores), plain (one branch, no label term), dmgan (DM-GAN in AttnGAN's place), damsm,
 attngan.
 """
@@ -30,8 +31,9 @@ def get_config(word=""):
         size=299,
         steps=172_400,  # 100 epochs of 1,724 steps
         args={
-            "branches": 2, "scl": follow("scl"), "temperature": 0.5, "label_mode": "jaccard", "inter": 1.0, "inner": 1.0,
-            "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"), "slices": 1,
+            "branches": 2, "scl": follow("scl"), "term": follow("term"),
+            "temperature": 0.5, "label_mode": "jaccard", "inter": 1.0, "inner": 1.0,
+            "gammas": (4.0, 5.0, 10.0), "class_mask": False, "group": 48, "flip": c.views.get_oneway_ref("flip"), "slices": 1,
         },
         nets={
             "image": {
@@ -54,8 +56,9 @@ def get_config(word=""):
         method="attngan",
         steps=709_560,  # 120 epochs of 5,913 steps
         args={
-            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "jaccard", "inter": 1.0, "inner": 1.0,
-            "damsm_weight": 50.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
+            "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
+            "temperature": 0.5, "label_mode": "jaccard", "inter": 1.0, "inner": 1.0,
+            "damsm_weight": 50.0, "gammas": (4.0, 5.0, 10.0), "class_mask": False, "group": 48, "kl_weight": 1.0,
             "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999,
             "flip": c.views.get_oneway_ref("flip"),
         },
@@ -71,8 +74,9 @@ def get_config(word=""):
         method="dmgan",
         steps=1_034_600,  # 200 epochs of 5,173 steps, at the preset's batch
         args={
-            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "jaccard", "inter": 1.0, "inner": 1.0,
-            "damsm_weight": 50.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
+            "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
+            "temperature": 0.5, "label_mode": "jaccard", "inter": 1.0, "inner": 1.0,
+            "damsm_weight": 50.0, "gammas": (4.0, 5.0, 10.0), "class_mask": False, "group": 48, "kl_weight": 1.0,
             "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999,
             "flip": c.views.get_oneway_ref("flip"),
         },

@@ -32,7 +32,8 @@ def get_config(word=""):
         size=299,
         steps=110_400,  # 600 epochs of 184 steps
         args={
-            "branches": 2, "scl": follow("scl"), "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl"), "term": follow("term"),
+            "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"), "slices": 1,
         },
         nets={
@@ -56,7 +57,8 @@ def get_config(word=""):
         method="attngan",
         steps=265_200,  # 600 epochs of 442 steps
         args={
-            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
+            "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
             "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999,
             "flip": c.views.get_oneway_ref("flip"),
@@ -73,7 +75,8 @@ def get_config(word=""):
         method="dmgan",
         steps=708_000,  # 800 epochs of 885 steps, at the preset's batch
         args={
-            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
+            "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
             "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999,
             "flip": c.views.get_oneway_ref("flip"),
@@ -89,7 +92,7 @@ def get_config(word=""):
     def one_stage(**more):
         """What DF-GAN and SSA-GAN share."""
         terms = {"temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0, "class_mask": True, "group": 48}
-        follows = {"scl": follow("scl") * 0.2, "flip": c.views.get_oneway_ref("flip")}
+        follows = {"scl": follow("scl") * 0.2, "term": follow("term"), "flip": c.views.get_oneway_ref("flip")}
         own = {"branches": 2, "magp_weight": 2.0, "magp_power": 6.0, "share_noise": False}
         drawn = {"z": 100, "text_norm": False, "ema": 0.0}
         return {**terms, **follows, **own, **drawn, **more}
@@ -125,7 +128,8 @@ def get_config(word=""):
         size=224,
         steps=207_276,  # 1,502 epochs of 138 steps
         args={
-            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
+            "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "sim_weight": 4.0, "magp_weight": 2.0, "magp_power": 6.0, "clip_preproc": "correct", "z": 100,
             "share_noise": False, "ema": 0.0, "flip": c.views.get_oneway_ref("flip"),
         },

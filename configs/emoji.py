@@ -26,7 +26,8 @@ def get_config(word=""):
         batch=48,
         steps=4000,
         args={
-            "branches": 2, "scl": follow("scl"), "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl"), "term": follow("term"),
+            "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"), "slices": 1,
         },
         nets={
@@ -47,7 +48,8 @@ def get_config(word=""):
         method="attngan",
         steps=20_000,
         args={
-            "branches": 2, "scl": follow("scl") * 0.2, "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
+            "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
             "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999,
             "flip": c.views.get_oneway_ref("flip"),
@@ -96,8 +98,8 @@ PRESETS = {
     },
     "multi": {
         "data": {"args": {"labels": "multi"}},
-        "damsm": {"args": {"label_mode": "jaccard"}},
-        "attngan": {"args": {"label_mode": "jaccard"}},
+        "damsm": {"args": {"label_mode": "jaccard", "class_mask": False}},
+        "attngan": {"args": {"label_mode": "jaccard", "class_mask": False}},
     },
     "small": SMALL,
     "tiny": {

@@ -5,7 +5,8 @@
 Default: DAMSM + supervised contrast, then AttnGAN + supervised contrast, 32 px, sized for two CPU cores.
 Words after the colon: tiny (tests), long (10,000 steps, 22 minutes), plain (one branch, no label term), twin (captions, labels
 shuffled against the pictures: everything must fail on it), dmgan, dfgan, ssagan (that GAN after the damsm stage, which is
-skipped where it is finished), classifier (the scorer of attributes), damsm, attngan.
+skipped where it is finished), flow (flow matching in the GAN's place, for as long), classifier (the scorer of attributes),
+damsm, attngan.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -28,7 +29,8 @@ def get_config(word=""):
         batch=32,
         steps=600,
         args={
-            "branches": 2, "scl": follow("scl"), "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl"), "term": follow("term"),
+            "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "flip": c.views.get_oneway_ref("flip"), "slices": 1,
         },
         nets={
@@ -45,7 +47,8 @@ def get_config(word=""):
         method="attngan",
         steps=1400,
         args={
-            "branches": 2, "scl": follow("scl"), "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl"), "term": follow("term"),
+            "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 0.5, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
             "z": 16, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "ema": 0.99,
             "flip": c.views.get_oneway_ref("flip"),
@@ -65,7 +68,8 @@ def get_config(word=""):
         method="dmgan",
         steps=1400,
         args={
-            "branches": 2, "scl": follow("scl"), "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "branches": 2, "scl": follow("scl"), "term": follow("term"),
+            "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 0.5, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
             "z": 16, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "ema": 0.99,
             "flip": c.views.get_oneway_ref("flip"),
@@ -84,7 +88,7 @@ def get_config(word=""):
     def one_stage(**more):
         """What DF-GAN and SSA-GAN share."""
         terms = {"temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0, "class_mask": True, "group": 48}
-        follows = {"scl": follow("scl"), "flip": c.views.get_oneway_ref("flip")}
+        follows = {"scl": follow("scl"), "term": follow("term"), "flip": c.views.get_oneway_ref("flip")}
         own = {"branches": 2, "magp_weight": 2.0, "magp_power": 6.0, "share_noise": False}
         small = {"z": 16, "text_norm": True, "ema": 0.99}
         return {**terms, **follows, **own, **small, **more}
@@ -111,6 +115,19 @@ def get_config(word=""):
         optim={"disc": {**rate, "lr": 1e-3}, "gen": {**rate, "lr": 1e-3}},
         frozen={"damsm": "stage:damsm"},
     )
+    flow = stage(
+        c,
+        method="flow",
+        batch=32,
+        steps=1100,
+        args={
+            "drop": 0.1, "guidance": 2.0, "solver": "heun", "sampling": 8, "text_norm": True, "ema": 0.99,
+            "flip": c.views.get_oneway_ref("flip"),
+        },
+        nets={"gen": {"net": "velocity", "width": 16, "sizes": (32,), "most": 4}},
+        optim={"gen": {"name": "adam", "lr": 3e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine", "warmup": 50}},
+        frozen={"damsm": "stage:damsm"},
+    )  # fmt: skip
     classifier = stage(
         c,
         method="classifier",
@@ -119,7 +136,8 @@ def get_config(word=""):
         nets={"image": {"net": "attributes", "heads": dict(GROUPS), "width": 16}},
         optim={"model": {"name": "adam", "lr": 2e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
     )
-    update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan, "classifier": classifier})
+    gans = {"attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan}
+    update(c, {"damsm": damsm, **gans, "flow": flow, "classifier": classifier})
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
         "attributes": {
@@ -142,6 +160,7 @@ PRESETS = {
     "dmgan": {"stages": ("damsm", "dmgan")},
     "dfgan": {"stages": ("damsm", "dfgan")},
     "ssagan": {"stages": ("damsm", "ssagan")},
+    "flow": {"stages": ("damsm", "flow")},
     "twin": {"data": {"shuffle_pairs": True}},
     "long": {
         "damsm": {"steps": 1500},
@@ -182,6 +201,7 @@ PRESETS = {
             "args": {"z": 8},
             "nets": {"gen": {"width": 4, "mask_width": 8}, "disc": {"width": 4}},
         },
+        "flow": {"batch": 8, "steps": 2, "args": {"sampling": 2}, "nets": {"gen": {"width": 4}}},
         "classifier": {"steps": 2, "nets": {"image": {"width": 4}}},
         "=evals": {
             "matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0},

@@ -18,13 +18,14 @@ class UserError(ValueError):
 
 
 def base() -> ConfigDict:
-    """What every config starts from. `scl`, `batch` and `views.flip` are references that the stages follow."""
+    """What every config starts from. `scl`, `term`, `batch` and `views.flip` are references that the stages follow."""
     return ConfigDict(
         {
             "seed": 0,
             "batch": 32,
             "precision": "f32",
             "scl": 1.0,
+            "term": "supcon",
             "stages": (),
             "data": {
                 "name": "",
@@ -95,6 +96,7 @@ def update(config: ConfigDict, changes: Mapping) -> None:
 
 # key pattern, accepted types, range check, what to do. The first row that matches a key decides.
 NUMBER = (int, float)
+TERMS = ("supcon", "ntxent", "unicl", "label_head", "xmc")  # those of losses.terms
 RANGES = (
     ("*seed", int, lambda x: 0 <= x < 2**31, "an integer, 0 to 2147483647"),
     ("precision", str, lambda x: x in ("f32", "bf16"), "f32 or bf16"),
@@ -124,6 +126,7 @@ RANGES = (
     ("*.size", int, lambda x: 8 <= x <= 2048, "pixels, 8 to 2048"),
     ("*temperature", NUMBER, lambda x: x > 0, "a number > 0 (0.1 and 0.5 are usual)"),
     ("*scl", NUMBER, lambda x: x >= 0, "a weight >= 0; 0 drops the term"),
+    ("*term", str, lambda x: x in TERMS, f"one of {', '.join(TERMS)}"),
     ("*_weight", NUMBER, lambda x: x >= 0, "a weight >= 0"),
     ("*.args.cond_noise", NUMBER, lambda x: x >= 0, "a scale >= 0, 1 as published"),
     ("*.args.magp_power", NUMBER, lambda x: x >= 2, "a power >= 2, 6 as published"),
@@ -133,6 +136,10 @@ RANGES = (
     ("evals.generation.reals", int, lambda x: x == 0 or x >= 5, "at least 5, or 0 for all of them"),
     ("evals.*.diversity", int, lambda x: x >= 0, "a number of captions, each drawn ten times, 0 for none"),
     ("*.frozen.clip_act", str, lambda x: x in ("gelu", "quick_gelu"), "gelu, or quick_gelu for OpenAI's weights"),
+    ("*.args.drop", NUMBER, lambda x: 0 <= x < 1, "a share in [0, 1)"),
+    ("*.args.guidance", NUMBER, lambda x: x >= 0, "a factor >= 0, 1 for none"),
+    ("*.args.solver", str, lambda x: x in ("euler", "heun"), "euler or heun"),
+    ("*.args.sampling", int, lambda x: x >= 1, "at least 1 step"),
     ("*.args.truncate", NUMBER, lambda x: x >= 0, "a scale >= 0, 0 for noise that is not cut"),
     ("*.args.branches", int, lambda x: x in (1, 2), "1 or 2"),
     ("*.args.inter", NUMBER, lambda x: x >= 0, "a weight >= 0"),
@@ -183,6 +190,11 @@ def check(config: ConfigDict, first: Mapping | tuple = ()) -> None:
     for name in config.stages:
         if name not in config:
             raise UserError(f"config.stages names {name!r}, but there is no such stage in the config")
+        args = config[name].get("args", {})
+        if args.get("scl") and args.get("term") == "ntxent" and args.branches < 2:
+            raise UserError(f"config.{name}.args.term='ntxent' contrasts two branches: set config.{name}.args.branches=2")
+        if args.get("guidance", 1) != 1 and not args.drop:
+            raise UserError(f"config.{name}.args.guidance={args.guidance} needs config.{name}.args.drop > 0, such as 0.1")
     traced, steps = config.every.profile, {name: config[name].get("steps", 0) for name in config.stages}
     if traced and traced[1] > max(steps.values()) + 1:
         there = ", ".join(f"{name} has {count}" for name, count in steps.items())

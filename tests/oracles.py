@@ -263,9 +263,13 @@ def attend(regions, words, gamma):
 
 
 def matching(score, label, gamma):
-    """Cross entropies of the own pair along rows and columns; same label and another pair: left out of both."""
+    """Cross entropies of the own pair along rows and columns; same label and another pair: left out of both.
+
+    label: ids, or a matrix of who shares one, or None.
+    """
     n = len(score)
-    keep = [[j for j in range(n) if j == i or label is None or label[i] < 0 or label[i] != label[j]] for i in range(n)]
+    share = np.zeros((n, n)) if label is None else same_label(label, label) if np.ndim(label) == 1 else label
+    keep = [[j for j in range(n) if j == i or not share[i][j]] for i in range(n)]
     rows = [math.log(sum(math.exp(gamma * (score[i][j] - score[i][i])) for j in keep[i])) for i in range(n)]
     columns = [math.log(sum(math.exp(gamma * (score[j][i] - score[i][i])) for j in keep[i])) for i in range(n)]
     return sum(rows) / n, sum(columns) / n
@@ -283,6 +287,33 @@ def words(regions, words, text_len, label, gammas):
                 sum(math.exp(gammas[1] * cosine(e, c)) for e, c in zip(caption, context, strict=True))
             )
     return matching(score, label, gammas[2])
+
+
+def xmc_words(regions, words, text_len, scale):
+    """arXiv 2101.04702 with the constants of its code: each word of unit length attends to unit regions for itself."""
+    n = len(regions)
+    score = np.zeros((n, n))
+    for i in range(n):
+        places = [h / np.sqrt(h @ h) for h in np.asarray(regions[i], np.float64)]
+        for j in range(n):
+            terms = []
+            for word in np.asarray(words[j][: text_len[j]], np.float64):
+                word = word / np.sqrt(word @ word)
+                alpha = softmax([5 * float(word @ h) for h in places])
+                terms.append(math.exp(5 * cosine(word, sum(a * h for a, h in zip(alpha, places, strict=True)))))
+            score[i, j] = math.log(sum(terms))
+    return sum(matching(score, None, scale))
+
+
+def label_entropy(logits, label):
+    """Softmax over class ids, or a yes or no for each class of multi-hot labels, over labelled rows."""
+    terms = []
+    for s, y in zip(logits, label, strict=True):
+        if np.ndim(y) == 0 and y >= 0:
+            terms.append(math.log(sum(math.exp(v) for v in s)) - s[y])
+        elif np.ndim(y) and any(y):
+            terms.append(sum(math.log(1 + math.exp(-v if one else v)) for v, one in zip(s, y, strict=True)) / len(y))
+    return sum(terms) / len(terms)
 
 
 def late_interaction(q, k, scale, mean):

@@ -83,7 +83,8 @@ def test_args_are_the_task_functions_signature_and_nets_are_their_modules_fields
             assert not unknown, f"{name}.nets.{key}: {unknown}"
             required = {f for f in fields if module.__dataclass_fields__[f].default is inspect._empty} - set(given)
             assert required <= set(options)
-        assert set(section["optim"]) == {"disc", "gen"} if section["method"] in GANS else {"model"}
+        players = {"disc", "gen"} if section["method"] in GANS else {"gen" if section["method"] == "flow" else "model"}
+        assert set(section["optim"]) == players
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -103,6 +104,20 @@ def test_shared_values_reach_every_stage(name):
     assert half["damsm"]["args"]["scl"] == 0.5
     before, after = whole["attngan"]["args"]["scl"], half["attngan"]["args"]["scl"]
     assert before > 0 and after == pytest.approx(before / 2)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("values", [{"term": "ntxent", "data.partner": "same_image"}, {"term": "unicl", "scl": "0.5"},
+                                    {"term": "label_head", "scl": "0.1"}, {"term": "xmc", "scl": "2.0"}])  # fmt: skip
+def test_a_comparator_is_two_values_away_and_reaches_every_stage(name, values):
+    path = str(CONFIGS / f"{name}.py")
+    before, after = plain(path), config.plain(config.override(config.load(path), values))
+    stages = {"damsm", *GANS} & set(after)
+    assert {after[stage]["args"]["term"] for stage in stages} == {values["term"]}
+    changed = {key for key, value in config.flat(after).items() if config.flat(before)[key] != value}
+    assert changed == {*values, *(f"{stage}.args.{key}" for stage in stages for key in {"term", "scl"} & set(values))}
+    first = config.plain(config.override(config.load(path), {"damsm.args.term": values["term"]}))
+    assert (first["damsm"]["args"]["term"], first["attngan"]["args"]["term"]) == (values["term"], "supcon")
 
 
 def test_batch_and_size_follow_where_a_stage_has_none_of_its_own():
@@ -186,6 +201,9 @@ BAD = [
     ("keep.latest=0", "at least 1"), ("keep.best=-1", "0 or more"), ("keep.mode=best", "min or max"),
     ("mesh.params=zero", "replicate or fsdp"), ("mesh.params_mib=-1", "MiB"), ("mesh.params_mib=nan", "float"),
     ("mesh.data=0", "number of devices"), ("mesh.data=all", "number of devices"), ("mesh.data=-2", "number of devices"),
+    ("term=clip", "one of supcon, ntxent"), ("attngan.args.term=SupCon", "one of supcon, ntxent"),
+    ("flow.args.solver=rk4", "euler or heun"), ("flow.args.drop=1.0", "[0, 1)"), ("flow.args.sampling=0", "at least 1"),
+    ("flow.args.guidance=-1", ">= 0"),
     ("damsm.args.branches=3", "1 or 2"), ("damsm.args.branches=0", "1 or 2"), ("damsm.args.group=1", "at least 2"),
     ("damsm.args.slices=0", "at least 1"), ("damsm.args.slices=2.5", "int"),
     ("damsm.args.gammas=(4.0,nan,1.0)", "three"), ("damsm.args.gammas=(4.0,1e999,1.0)", "finite"),
@@ -270,6 +288,9 @@ COMMANDS = {
     "eval: nothing": ([TINY, "--mode=eval", "--workdir=FOLDER/w"], "holds no checkpoint of damsm, attngan"),
     "label mode": ([TINY, "--workdir=FOLDER/w1", "--config.damsm.args.label_mode=jaccard"], "label_mode='jaccard'.*use single"),
     "unknown label mode": ([TINY, "--workdir=FOLDER/w2", "--config.damsm.args.label_mode=all_of"], "label_mode"),
+    "one branch": ([TINY, "--workdir=FOLDER/w16", "--config.term=ntxent", "--config.attngan.args.branches=1"],
+                   "config.attngan.args.term='ntxent' .*branches=2$"),
+    "guidance": (["--config=configs/shapes.py:flow,tiny", "--workdir=FOLDER/w17", "--config.flow.args.drop=0"], "drop > 0"),
     "data set": ([TINY, "--workdir=FOLDER/w3", "--config.data.name=mnist"], "'mnist' is not known; use one of:.*shapes"),
     "split": ([TINY, "--workdir=FOLDER/w4", "--config.data.test=moon"], "no split 'moon'"),
     "root": (["--config=configs/folder.py:tiny", "--workdir=FOLDER/w5", "--config.data.root=/nowhere"], "/nowhere"),

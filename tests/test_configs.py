@@ -15,11 +15,10 @@ import runs
 from data.layouts import coco_layout, cub_layout, emoji_layout, folder_layout
 from supcon_jax import config, core
 from supcon_jax.build import clip, stage
-from supcon_jax.build.names import net
-from supcon_jax.gans import GANS
+from supcon_jax.build.names import GENERATORS, net
 
 FULL = {
-    "shapes": ("", "plain", "twin", "long", "dmgan", "dfgan", "ssagan", "classifier", "damsm", "attngan"),
+    "shapes": ("", "plain", "twin", "long", "dmgan", "dfgan", "ssagan", "flow", "classifier", "damsm", "attngan"),
     "cub": ("", "plain", "dmgan", "dfgan", "ssagan", "galip", "damsm", "attngan", "classifier"),
     "coco": ("", "plain", "dmgan", "damsm", "attngan"),
     "emoji": ("", "plain", "multi", "small", "damsm", "attngan"),
@@ -141,7 +140,7 @@ def test_every_preset_is_built(preset, roots, tmp_path, monkeypatch):
         assert found.run.steps == section["steps"] and found.run.folder == tmp_path / part
         assert section["batch"] % found.run.mesh.size == 0 and found.run.mesh.size > 1
         assert {player.owner for player in found.task.players} == set(section["optim"])
-        assert ("generate" in found.task.heads) == (section["method"] in GANS)
+        assert ("generate" in found.task.heads) == (section["method"] in GENERATORS)
 
 
 @pytest.mark.parametrize("preset", TRACED)
@@ -175,6 +174,8 @@ RUNS = {
     "coco": ("configs/coco.py:tiny", "coco", ()),
     "cub, DM-GAN": ("configs/cub.py:dmgan,tiny", "cub", ()),
     "cub, one stage": ("configs/cub.py:ssagan,tiny", "cub", ()),
+    "shapes, flow": ("configs/shapes.py:flow,tiny", "shapes", ()),
+    "cub, label head": ("configs/cub.py:tiny", "cub", ("--config.term=label_head",)),
     "folder, one label": ("configs/folder.py:tiny", "folder", ()),
     "folder, no labels": ("configs/folder.py:tiny", "folder none", ()),
     "folder, several labels": ("configs/folder.py:multi,tiny", "folder multi", ()),

@@ -15,15 +15,15 @@ from etils import epath
 from supcon_jax import storage
 from supcon_jax.build import weights
 from supcon_jax.build.datasets import vocabulary
-from supcon_jax.build.names import net
+from supcon_jax.build.names import GENERATORS, net
 from supcon_jax.build.networks import SHIPPED
 from supcon_jax.config import UserError
 from supcon_jax.data.bpe import Bpe
 from supcon_jax.data.vocab import Vocab, tokenise
-from supcon_jax.gans import GANS
 from supcon_jax.gans.galip import Tower
-from supcon_jax.gans.game import noise, unit_rms
-from supcon_jax.ops.arrays import unit
+from supcon_jax.gans.game import noise
+from supcon_jax.methods import flow
+from supcon_jax.ops.arrays import unit, unit_rms
 from supcon_jax.report import pictures
 from supcon_jax.views.image import signed
 
@@ -92,6 +92,8 @@ class Model:
             raise UserError("these weights hold no generator: load the GAN stage's folder")
         ids, lengths = self.tokens(texts, seed)
         args = self.args
+        if self.about["kind"] == "flow":
+            return self._flow(ids, lengths, jax.random.key(seed))
         cond = getattr(self.nets["gen"], "cond", 0)  # not every generator draws its condition
         z, eps = noise(jax.random.key(seed), len(ids), 1, args["z"], cond, False, args.get("truncate", 0.0))
         return self._draw(ids, lengths, z[:, 0], args.get("cond_noise", 0.0) * eps[:, 0])
@@ -129,8 +131,18 @@ class Model:
 
         return jax.jit(draw)
 
+    @functools.cached_property
+    def _flow(self):
+        how = {name: self.args[name] for name in ("guidance", "solver", "sampling")}
 
-def load(source: str, kinds: Sequence[str] = (*GANS, "damsm")) -> Model:
+        def draw(ids, lengths, key):
+            sentence = flow.heard(self._text(ids, lengths)[1], self.args["text_norm"])
+            return flow.draw(self.nets["gen"], self.tree["gen"]["params"], sentence, key, **how)
+
+        return jax.jit(draw)
+
+
+def load(source: str, kinds: Sequence[str] = (*GENERATORS, "damsm")) -> Model:
     """Weights from a work folder, a weight file, or by the name of shipped ones ("shapes").
 
     kinds: what is looked for in a work folder, in this order.
@@ -142,7 +154,7 @@ def load(source: str, kinds: Sequence[str] = (*GANS, "damsm")) -> Model:
         raise UserError(f"{path} holds {about['kind']!r}, which neither draws nor encodes: give it where a config asks for it")
     vocab = len(about["vocab"])
     nets = {k: net(o, f"nets.{k}", **({"vocab": vocab} if k == "text" else {})) for k, o in about["nets"].items()}
-    if about["kind"] in GANS:
+    if about["kind"] in GENERATORS:
         nets.pop("image", None)
     if about["kind"] == "clip":
         tree = {"clip": tree}
@@ -171,7 +183,7 @@ def find(source: str, kinds: Sequence[str]) -> epath.Path:
 
 def sample(source: str, prompts: Sequence[str], folder: epath.Path, *, number: int, seed: int) -> Iterator[str]:
     """Draws `number` pictures for each caption into `folder`: single PNGs and grid.png. Yields lines to print."""
-    model = load(source, tuple(GANS))
+    model = load(source, GENERATORS)
     for prompt in prompts:
         if words := model.unknown(prompt):
             yield f"unknown words left out of {prompt!r}: {', '.join(words)}"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from supcon_jax.config import UserError
+from supcon_jax.gans import GANS
 
 NETS = {
     "inception": "supcon_jax.nets.inception:ImageEncoder",
@@ -24,9 +25,11 @@ NETS = {
     "ssagan_d": "supcon_jax.nets.ssagan:Discriminator",
     "galip_g": "supcon_jax.nets.galip:Generator",
     "galip_d": "supcon_jax.nets.galip:Discriminator",
+    "velocity": "supcon_jax.nets.flow:Velocity",
     "clip": "supcon_jax.nets.clip:made",
     "attributes": "supcon_jax.nets.classify:AttributeNet",
 }
+GENERATORS = (*GANS, "flow")  # what draws pictures: its weights are those of "gen" and of the encoder that it listens to
 DTYPES = {"f32": None, "bf16": jnp.bfloat16}
 
 

@@ -14,7 +14,7 @@ from etils import epath
 from supcon_jax import core, hosts, shard, storage
 from supcon_jax.build import clip, evaluations, trunks, weights
 from supcon_jax.build.datasets import Data, mesh_of, open_data, vocabulary
-from supcon_jax.build.names import call, frozen, net, resolve
+from supcon_jax.build.names import GENERATORS, call, frozen, net, resolve
 from supcon_jax.config import UserError, difference, digest
 from supcon_jax.convert import tensors
 from supcon_jax.gans import GANS
@@ -178,8 +178,12 @@ def slice_of(section: dict, name: str) -> int:
 
 def check_labels(args: dict, data: Data, name: str) -> None:
     """Whether the labels are what the label term reads."""
-    mode, labels = args.get("label_mode"), data.train.labels
-    if mode is None or not args.get("scl") or labels is None:
+    mode, labels, term = args.get("label_mode"), data.train.labels, args.get("term", "supcon")
+    if mode is None or not args.get("scl"):
+        return
+    if term == "label_head" and labels is None:
+        raise UserError(f"config.{name}.args.term='label_head' reads labels, and the records have none; use ntxent or xmc")
+    if labels is None or term not in ("supcon", "unicl"):
         return
     if (mode == "single") != (labels.ndim == 1):
         have, use = ("one label", "single") if labels.ndim == 1 else ("several labels", "any, all, jaccard, idf or mulsupcon")
@@ -208,7 +212,7 @@ def described(config: dict, name: str, vocab: list | dict, towers: dict) -> dict
     """
     section = config[name]
     nets = section["nets"]
-    if section["method"] in GANS:
+    if section["method"] in GENERATORS:
         nets = {"gen": own_nets(section, towers)["gen"], **towers["clip" if "clip" in towers else "damsm"]["nets"]}
     return {"kind": section["method"], "vocab": vocab, "config": known(config), "stage": name, "nets": nets}
 
@@ -258,5 +262,5 @@ def export_model(state, towers):
     return {"params": state.params["model"], "stats": state.stats["model"]}
 
 
-EXPORTS = {"damsm": export_damsm, "classifier": export_model, **dict.fromkeys(GANS, export_generator),
+EXPORTS = {"damsm": export_damsm, "classifier": export_model, **dict.fromkeys(GENERATORS, export_generator),
            "galip": export_galip}

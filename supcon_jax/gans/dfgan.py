@@ -15,6 +15,7 @@ def dfgan(
     *,
     branches=2,
     scl=0.2,
+    term="supcon",
     temperature=0.5,
     label_mode="single",
     inter=1.0,
@@ -38,11 +39,13 @@ def dfgan(
         L_G = sum_b [ -D(fake | s) + damsm_weight (w0 + w1 + s0 + s1) ] + scl * L_SCL(fakes, texts)
 
     Tao et al. 2022, arXiv 2008.05865, with the constants of their code; L_SCL in the spirit of arXiv
-    2412.03957. Wrong pairs are each sentence with the real picture of the next row.
+    2412.03957, or what `term` names in its place. Wrong pairs are each sentence with the real picture of the next row.
 
     nets: "gen", "disc" (a tuple of one module), and the frozen encoders "image" and "text" (frozen["damsm"]).
     branches: 1 or 2; both share all parameters.
-    scl: weight of the label term on the fakes; 0 leaves it out of the program. damsm_weight: 0 as published.
+    scl: weight of the label term on the fakes; 0 leaves it out of the program. term: which one, a key of
+        losses.terms.TERMS; the linear head of "label_head" is D's, see game.has_head. damsm_weight: 0 as published.
+        class_mask: see methods.damsm.
     magp_weight, magp_power: of the penalty on real pictures and sentences (losses.adversarial.matching_penalty); a
         weight of 0 leaves it out.
     z: size of the latent noise. truncate: when sampling, that many times a normal draw cut at two deviations, as the
@@ -54,7 +57,7 @@ def dfgan(
     """
     options = {
         "damsm_weight": damsm_weight, "gammas": gammas, "class_mask": class_mask, "group": group, "scl": scl,
-        "temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner,
+        "term": term, "temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner,
     }  # fmt: skip
     game = OneStage(nets, about, next_picture, branches, z, text_norm, share_noise, flip, options)
 
@@ -65,7 +68,7 @@ def dfgan(
             more = {"penalty": penalty}
         else:
             (logits, h), penalty, more = game.judge(params, game.real(batch, key), heard), 0.0, {}
-        total, parts = game.tell(params, logits, h, fakes, heard)
+        total, parts = game.tell(params, frozen, batch, key, logits=logits, h=h, fakes=fakes, heard=heard)
         return total + penalty, Aux(parts | more, state.stats["disc"], state.memory)
 
     players = (Player("disc", disc, tx["disc"]), Player("gen", game.gen, tx["gen"]))

@@ -7,13 +7,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from supcon_jax.config import UserError
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.gans import game
-from supcon_jax.gans.onestage import merge
-from supcon_jax.losses import adversarial
+from supcon_jax.losses import adversarial, terms
 from supcon_jax.nets.clip import CLIP, ImageTransformer
 from supcon_jax.nets.galip import TAPS, preprocess
-from supcon_jax.ops.arrays import cosine
+from supcon_jax.ops.arrays import cosine, merge
 from supcon_jax.views import image as views
 
 
@@ -61,6 +61,7 @@ def galip(
     *,
     branches=2,
     scl=0.2,
+    term="supcon",
     temperature=0.5,
     label_mode="single",
     inter=1.0,
@@ -79,22 +80,29 @@ def galip(
         L_D = sum_b [ H(real | s, 1) + 1/2 (H(fake | s, -1) + H(real | wrong s, -1)) + magp_weight E |grad|^magp_power ]
         L_G = sum_b [ -D(fake | s) - sim_weight E cos(CLIP(fake), s) ] + scl * L_SCL(fakes, texts)
 
-    Tao et al. 2023, arXiv 2301.12959, with the constants of their code; L_SCL in the spirit of arXiv 2412.03957, on
-    CLIP's codes. Wrong pairs are each real picture with the sentence of the next row.
+    Tao et al. 2023, arXiv 2301.12959, with the constants of their code; L_SCL in the spirit of arXiv 2412.03957, or
+    what `term` names in its place, on CLIP's codes. Wrong pairs are each real picture with the sentence of the next row.
 
     nets: "gen", "disc" (a tuple of one module), and "clip" (frozen["clip"]).
     branches: 1 or 2; both share all parameters.
-    scl: weight of the label term on the fakes; 0 leaves it out of the program. sim_weight: of the fakes' likeness to their
-        texts; magp_weight, magp_power: of the penalty on CLIP's features of real pictures and on the sentence; a weight of
-        0 leaves it out.
+    scl: weight of the label term on the fakes; 0 leaves it out of the program. term: which one, a key of
+        losses.terms.TERMS but "xmc": CLIP's words and regions lie in no common space; the linear head of "label_head" is
+        D's, see game.has_head.
+    sim_weight: of the fakes' likeness to their texts; magp_weight, magp_power: of the penalty on CLIP's features of real
+        pictures and on the sentence; a weight of 0 leaves it out.
     clip_preproc: "correct", or "compat" as the published code and its weights expect (nets.galip.preprocess).
     z: size of the latent noise; share_noise: one draw for both branches.
     ema: decay of the averaged generator, which sampling and scores use; 0 as published: it is the live one.
     Returns a Task: players "disc" and "gen", heads "generate", "image", "text".
-    Raises ValueError: a CLIP that this cannot read (see Tower).
+    Raises ValueError: a CLIP that this cannot read (see Tower). Raises UserError: term "xmc".
     """
+    if scl and term == "xmc":
+        raise UserError(
+            "config.galip.args.term='xmc' matches words with regions, which CLIP has in no common space: use supcon,"
+            " unicl, ntxent or label_head"
+        )
     net, judge_net = nets["gen"], nets["disc"][0]
-    options = {"temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner}
+    options = {"scl": scl, "term": term, "temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner}
 
     def tower(frozen):
         return Tower(nets["clip"], frozen["clip"], clip_preproc)
@@ -105,8 +113,9 @@ def galip(
         gen = net.init(kg, jnp.zeros((n, z)), sentence, lambda patches, prompts: patches)
         patches = (image.side // image.patch) ** 2
         disc = judge_net.init(kd, jnp.zeros((n, len(TAPS), patches, image.width)), sentence)
+        judge = game.with_head(disc["params"], key, nets["clip"].text.embed, about, options)
         return {
-            "params": {"gen": gen["params"], "disc": disc["params"]},
+            "params": {"gen": gen["params"], "disc": judge},
             "stats": {"gen": {}},
             "memory": {"ema": jax.tree.map(jnp.copy, gen["params"])},
         }
@@ -123,7 +132,8 @@ def galip(
         fakes, sentence = play(params, clip, batch, key)
         real = views.signed(batch["image"][:, :branches])
         real = views.flip(real, jax.random.fold_in(key, 2)) if flip else real
-        taps, s = jax.lax.stop_gradient(clip.see(merge(real))[0]), merge(sentence)
+        taps, code = jax.lax.stop_gradient(clip.see(merge(real)))
+        s = merge(sentence)
         own = {"params": params["disc"]}
 
         def judge(taps, s, module=judge_net):
@@ -143,8 +153,11 @@ def galip(
         fake, _ = judge(clip.see(jax.lax.stop_gradient(fakes))[0], s)
         wrong = judge_net.apply(own, h, merge(jnp.roll(sentence, -1, axis=0)), method="cond")
         total, parts = adversarial.hinge_discriminator(logits, fake, wrong)
-        metrics = {name: branches * part for name, part in parts.items()}
-        return branches * (total + penalty), Aux(metrics | more, {}, state.memory)
+        total, metrics = branches * (total + penalty), {name: branches * part for name, part in parts.items()} | more
+        if game.has_head(options):
+            value, label = game.head_entropy(params["disc"], code.reshape(sentence.shape), batch, about, options)
+            total, metrics = total + value, metrics | label
+        return total, Aux(metrics, {}, state.memory)
 
     def gen(params, state, frozen, batch, key):
         clip = tower(frozen)
@@ -154,8 +167,9 @@ def galip(
         alike = branches * cosine(code, s).mean()
         total, metrics = fool - sim_weight * alike, {"fake_cond": fool, "similarity": alike / branches}
         if scl:
-            term, parts = game.label_term(code.reshape(sentence.shape), sentence, batch, about, options)
-            total, metrics = total + scl * term, metrics | parts
+            seen = terms.Seen(code.reshape(sentence.shape), sentence, *(batch[x][:, :branches] for x in ("label", "index")))
+            value, parts = game.label_term(seen, params["disc"], None, about, options)
+            total, metrics = total + scl * value, metrics | parts
         return total, Aux(metrics, {}, state.memory)
 
     def generate(state, frozen, batch, key):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from supcon_jax.losses import contrast, match
+from supcon_jax.losses import match, terms
 from supcon_jax.losses.census import Watch
-from supcon_jax.ops.arrays import unit
+from supcon_jax.nets.classify import LabelHead
+from supcon_jax.ops.arrays import merge
 from supcon_jax.views.image import signed
 
 
@@ -44,11 +45,6 @@ def each_branch(f, mesh, out):
     return run
 
 
-def unit_rms(codes):
-    """Codes [..., d] with unit root mean square; zero rows (padding) stay zero."""
-    return unit(codes) * codes.shape[-1] ** 0.5
-
-
 def encode_image(nets, frozen, images):
     """Codes of the frozen image encoder: images [n, h, w, 3] in [-1, 1] -> regions [n, r, d], code [n, d].
 
@@ -73,52 +69,83 @@ def noise(key, n, branches, z, cond, share, truncate=0.0):
     return tuple(jnp.broadcast_to(x, (n, branches, x.shape[-1])) for x in draw)
 
 
-def matching_terms(nets, frozen, fakes, words, sentence, batch, about, options):
+def branch_codes(nets, frozen, images):
+    """encode_image of pictures [n, v, h, w, 3]: regions [n, v, r, d], code [n, v, d]."""
+    n, v = images.shape[:2]
+    regions, code = encode_image(nets, frozen, images.reshape(n * v, *images.shape[2:]))
+    return regions.reshape(n, v, *regions.shape[1:]), code.reshape(n, v, -1)
+
+
+def matching_terms(nets, frozen, fakes, words, sentence, batch, about, options, *, disc=None, real=None):
     """DAMSM of the fakes of every branch and the label term over all of them.
 
     fakes: [n, v, h, w, 3]; words [n, v, t, d]; sentence [n, v, d]; batch: text_len, label and index [n, v, ...].
-    options: damsm_weight, gammas, class_mask, group, scl, temperature, label_mode, inter, inner.
+    options: damsm_weight, gammas, class_mask, group, scl, term, temperature, label_mode, inter, inner. For the terms that
+    look at them: disc, the discriminator's parameters; real, () -> the real pictures [n, v, h, w, 3].
     Returns (f32[], metrics by name): damsm_weight * sum_b (w0 + w1 + s0 + s1) + scl * L_SCL. The texts are frozen,
     so their inner block, which would carry no gradient, is left out of L_SCL.
     """
     if not options["damsm_weight"] and not options["scl"]:
         return 0.0, {}
-    n, v = fakes.shape[:2]
-    regions, code = encode_image(nets, frozen, fakes.reshape(n * v, *fakes.shape[2:]))
-    regions, code = regions.reshape(n, v, *regions.shape[1:]), code.reshape(n, v, -1)
+    v = fakes.shape[1]
+    regions, code = branch_codes(nets, frozen, fakes)
     total, metrics, watch = 0.0, {}, Watch(about.sums)
     for b in range(v if options["damsm_weight"] else 0):
-        label = batch["label"][:, b] if options["class_mask"] and batch["label"].ndim == 2 else None
+        mask = match.mask(batch["label"][:, b], options["label_mode"]) if options["class_mask"] else {}
         w0, w1 = match.words(
-            regions[:, b], words[:, b], batch["text_len"][:, b], label,
+            regions[:, b], words[:, b], batch["text_len"][:, b], **mask,
             gammas=options["gammas"], group=options["group"], lanes=about.mesh.size, sums=about.sums,
         )  # fmt: skip
         seen = watch.of(batch["label"][:, b])
-        s0, s1 = match.sentences(code[:, b], sentence[:, b], label, gamma=options["gammas"][2], sums=seen)
+        s0, s1 = match.sentences(code[:, b], sentence[:, b], **mask, gamma=options["gammas"][2], sums=seen)
         total = total + options["damsm_weight"] * (w0 + w1 + s0 + s1)
         metrics |= {f"{name}_{b}": value for name, value in zip(("w0", "w1", "s0", "s1"), (w0, w1, s0, s1))}
     metrics |= watch.metrics("sentences")
     if options["scl"]:
-        term, parts = label_term(code, sentence, batch, about, options)
+        label, index, text_len = (batch[name][:, :v] for name in ("label", "index", "text_len"))
+        seen = terms.Seen(code, sentence, label, index, regions, words, text_len)
+        term, parts = label_term(seen, disc, lambda: branch_codes(nets, frozen, real())[1], about, options)
         total, metrics = total + options["scl"] * term, metrics | parts
     return total, metrics
 
 
-def label_term(code, sentence, batch, about, options):
-    """L_SCL of the fakes' codes and the sentences of every branch, both [n, v, d], without its weight.
+def label_term(seen, disc, real, about, options):
+    """The label term of the fakes' codes and the texts of every branch, without its weight; see losses.terms.
 
-    batch: label and index [n, v, ...]. options: temperature, label_mode, inter, inner.
-    Returns (f32[], metrics by name). The texts are frozen, so their inner block is left out.
+    disc: the discriminator's parameters, which hold the head of "label_head". real: () -> codes of the real pictures
+    [n, v, d], made for "xmc". options: term, temperature, label_mode, inter, inner.
+    Returns (f32[], metrics by name).
     """
-    n, v = code.shape[:2]
-    rows = {name: batch[name][:, :v].reshape(n * v, *batch[name].shape[2:]) for name in ("label", "index")}
-    watch = Watch(about.sums, rows["label"])
-    term, parts = contrast.label_supcon(
-        unit(code.reshape(n * v, -1)), unit(sentence.reshape(n * v, -1)), rows["label"], index=rows["index"],
-        scale=1 / options["temperature"], inter=options["inter"], inner=options["inner"],
-        label_mode=options["label_mode"], text_inner=False, sums=watch,
-    )  # fmt: skip
-    return term, {"scl": term, **parts, **watch.metrics("scl")}
+    if options["term"] == "xmc":
+        seen = seen._replace(real=real())
+    if options["term"] == "label_head":
+        seen = seen._replace(logits=LabelHead(about.classes).apply({"params": disc["label_head"]}, seen.code))
+    how = {name: options[name] for name in ("term", "temperature", "label_mode", "inter", "inner")}
+    return terms.label_term(seen, fakes=True, sums=about.sums, **how)
+
+
+def has_head(options) -> bool:
+    """Whether the label term reads a linear head. It is the discriminator's: it learns on the frozen encoder's codes of
+    real pictures what a label looks like, and the generator can only follow it."""
+    return bool(options["scl"]) and options["term"] == "label_head"
+
+
+def with_head(disc, key, width, about, options):
+    """The discriminator's new parameters, and with them the label head's where there is one; width: of the codes."""
+    if not has_head(options):
+        return disc
+    head = LabelHead(about.classes).init(jax.random.fold_in(key, 3), jnp.zeros((1, width)))
+    return {**disc, "label_head": head["params"]}
+
+
+def head_entropy(disc, code, batch, about, options):
+    """What the discriminator's loss has in addition where there is a label head: scl * its entropy on real codes.
+
+    code: [n, v, d], which get no gradient. Returns (f32[], metrics by name).
+    """
+    logits = LabelHead(about.classes).apply({"params": disc["label_head"]}, jax.lax.stop_gradient(code))
+    value = terms.label_entropy(merge(logits), merge(batch["label"][:, : code.shape[1]]))
+    return options["scl"] * value, {"label": value}
 
 
 def averaged(state, decay):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from supcon_jax.core import About, Aux, Task
 from supcon_jax.gans import game
 from supcon_jax.losses import adversarial
+from supcon_jax.ops.arrays import merge, unit_rms
 from supcon_jax.views import image as views
 
 
@@ -45,8 +46,9 @@ class OneStage:
         sentence, kg, kd = jnp.zeros((n, self.nets["text"].width)), *jax.random.split(key)
         gen = self.nets["gen"].init(kg, jnp.zeros((n, self.z)), sentence)
         disc = self.disc.init(kd, jnp.zeros((n, size, size, 3)), sentence)
+        judge = game.with_head(disc["params"], key, self.nets["text"].width, self.about, self.options)
         return {
-            "params": {"gen": gen["params"], "disc": disc["params"]},
+            "params": {"gen": gen["params"], "disc": judge},
             "stats": {"gen": gen.get("batch_stats", {})},
             "memory": {"ema": jax.tree.map(jnp.copy, gen["params"])},
         }
@@ -55,7 +57,7 @@ class OneStage:
         """The texts of some branches, or of a batch without that axis (None): words and sentence for matching, and the
         sentence as G and D read it."""
         words, sentence, _ = game.encode_text(self.nets, frozen, batch["text"][:, rows], batch["text_len"][:, rows])
-        return words, sentence, game.unit_rms(sentence) if self.text_norm else sentence
+        return words, sentence, unit_rms(sentence) if self.text_norm else sentence
 
     def real(self, batch, key):
         """The real pictures of every branch [n, v, h, w, 3], the same ones for all players of a step."""
@@ -97,8 +99,8 @@ class OneStage:
         penalty, logits, h = adversarial.matching_penalty(judge, *rows, weight=weight, power=power)
         return self.branches * penalty, logits, h.reshape(*heard.shape[:2], *h.shape[1:]), heard
 
-    def tell(self, params, logits, h, fakes, heard):
-        """The hinge loss of the discriminator, summed over branches, and its parts.
+    def tell(self, params, frozen, batch, key, *, logits, h, fakes, heard):
+        """The hinge loss of the discriminator, summed over branches, with that of the label head; and their parts.
 
         logits, h: of the real pairs; fakes [n, v, ...], heard [n, v, d].
         """
@@ -106,14 +108,22 @@ class OneStage:
         wrong = self.disc.apply({"params": params["disc"]}, merge(features), merge(sentence), method="cond")
         fake, _ = self.judge(params, jax.lax.stop_gradient(fakes), heard)
         total, parts = adversarial.hinge_discriminator(logits, fake, wrong)
-        return self.branches * total, {name: self.branches * part for name, part in parts.items()}
+        total, parts = self.branches * total, {name: self.branches * part for name, part in parts.items()}
+        if game.has_head(self.options):
+            code = game.branch_codes(self.nets, frozen, self.real(batch, key))[1]
+            value, more = game.head_entropy(params["disc"], code, batch, self.about, self.options)
+            total, parts = total + value, parts | more
+        return total, parts
 
     def gen(self, params, state, frozen, batch, key):
         """The generator's loss: what the discriminator thinks of the fakes, matching and label terms."""
         fakes, stats, words, sentence, heard = self.play(params, state, frozen, batch, key)
         logits, _ = self.judge(params, fakes, heard)
         fool = -self.branches * logits.mean()
-        match, parts = game.matching_terms(self.nets, frozen, fakes, words, sentence, batch, self.about, self.options)
+        match, parts = game.matching_terms(
+            self.nets, frozen, fakes, words, sentence, batch, self.about, self.options,
+            disc=params["disc"], real=lambda: self.real(batch, key),
+        )  # fmt: skip
         return fool + match, Aux({"fake_cond": fool, **parts}, stats, state.memory)
 
     def task(self, players, ema: float, truncate: float = 0.0) -> Task:
@@ -127,8 +137,3 @@ class OneStage:
 
         heads = {"generate": generate, **game.code_heads(self.nets)}
         return Task(self.init, players, after=lambda state: game.averaged(state, ema), heads=heads)
-
-
-def merge(x):
-    """Branches into rows, [n, v, ...] -> [n * v, ...], row-major: nothing moves between devices."""
-    return x.reshape(-1, *x.shape[2:])

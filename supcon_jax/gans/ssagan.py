@@ -13,6 +13,7 @@ def ssagan(
     *,
     branches=2,
     scl=0.2,
+    term="supcon",
     temperature=0.5,
     label_mode="single",
     inter=1.0,
@@ -35,15 +36,16 @@ def ssagan(
         L_P = sum_b magp_weight E |grad|^magp_power, a step of D of its own after that on L_D
         L_G = sum_b [ -D(fake | s) + damsm_weight (w0 + w1 + s0 + s1) ] + scl * L_SCL(fakes, texts)
 
-    Liao et al. 2022, arXiv 2104.00567, with the constants of their code; L_SCL in the spirit of arXiv 2412.03957. Wrong
-    pairs are real pictures [:-1] with sentences [1:].
+    Liao et al. 2022, arXiv 2104.00567, with the constants of their code; L_SCL in the spirit of arXiv 2412.03957, or
+    what `term` names in its place. Wrong pairs are real pictures [:-1] with sentences [1:].
 
     Both steps of D share one optimiser and its moments: a schedule counts two steps of "disc" in each training step, so
     that one which ends with the stage has ended at its half.
 
     nets: "gen", "disc" (a tuple of one module), and the frozen encoders "image" and "text" (frozen["damsm"]).
     branches: 1 or 2; both share all parameters. G's batch norms work within a branch; their averages take the mean.
-    scl: weight of the label term on the fakes; 0 leaves it out of the program.
+    scl: weight of the label term on the fakes; 0 leaves it out of the program. term: which one, a key of
+        losses.terms.TERMS; the linear head of "label_head" is D's, see game.has_head. class_mask: see methods.damsm.
     magp_weight, magp_power: of the penalty on real pictures and sentences (losses.adversarial.matching_penalty); a
         weight of 0 leaves its step out.
     z: size of the latent noise.
@@ -54,14 +56,14 @@ def ssagan(
     """
     options = {
         "damsm_weight": damsm_weight, "gammas": gammas, "class_mask": class_mask, "group": group, "scl": scl,
-        "temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner,
+        "term": term, "temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner,
     }  # fmt: skip
     game = OneStage(nets, about, next_sentence, branches, z, text_norm, share_noise, flip, options)
 
     def disc(params, state, frozen, batch, key):
         fakes, _, _, _, heard = game.play(params, state, frozen, batch, key)
         logits, h = game.judge(params, game.real(batch, key), heard)
-        total, parts = game.tell(params, logits, h, fakes, heard)
+        total, parts = game.tell(params, frozen, batch, key, logits=logits, h=h, fakes=fakes, heard=heard)
         return total, Aux(parts, state.stats["disc"], state.memory)
 
     def penalty(params, state, frozen, batch, key):

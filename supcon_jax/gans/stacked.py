@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.gans import game
 from supcon_jax.losses import adversarial
+from supcon_jax.ops.arrays import unit_rms
 from supcon_jax.views import image as views
 
 
@@ -20,6 +21,7 @@ def stacked(
     *,
     branches=2,
     scl=0.2,
+    term="supcon",
     temperature=0.5,
     label_mode="single",
     inter=1.0,
@@ -42,13 +44,16 @@ def stacked(
         L_G = sum_b [ sum_k (u_k + c_k) + damsm_weight (w0 + w1 + s0 + s1) + kl_weight KL ] + scl * L_SCL(fakes, texts)
 
     Xu et al. 2018, arXiv 1711.10485, and Zhu et al. 2019, arXiv 1904.01310, with the losses of their codes, which are the
-    same; what sets the two apart lies in the nets. L_SCL in the spirit of arXiv 2412.03957.
+    same; what sets the two apart lies in the nets. L_SCL in the spirit of arXiv 2412.03957, or what `term`
+    names in its place.
 
     nets: "gen" and "disc" (one module per scale), both from nets.attngan or nets.dmgan, and the frozen encoders "image"
         and "text" (frozen["damsm"]).
     branches: 1 or 2; both share all parameters. BatchNorm works within a branch; its averages take the branches' mean
         (spectral norm, which sees no pictures, moves alike in both).
-    scl: weight of the label term on the last scale's fakes; 0 leaves it out of the program.
+    scl: weight of the label term on the last scale's fakes; 0 leaves it out of the program. term: which one, a key of
+        losses.terms.TERMS; the linear head of "label_head" is D's, see game.has_head.
+    class_mask: see methods.damsm.
     z: size of the latent noise. cond_noise: scale of the noise of the conditioning augmentation, 1 as published; short
         runs need less, for the condition begins a tenth as large as that noise and has to outgrow it first.
     text_norm: the codes that G and D read (not those that are matched) get unit root mean square; short pretraining
@@ -63,7 +68,7 @@ def stacked(
     sizes = nets["gen"].sizes
     options = {
         "damsm_weight": damsm_weight, "gammas": gammas, "class_mask": class_mask, "group": group, "scl": scl,
-        "temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner,
+        "term": term, "temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner,
     }  # fmt: skip
 
     def init(key, batch):
@@ -79,8 +84,9 @@ def stacked(
             f"d{s}": net.init(k, jnp.zeros((n, s, s, 3)), sentence, train=False)
             for k, s, net in zip(kd, sizes, nets["disc"])
         }
+        judges = game.with_head({name: x["params"] for name, x in disc.items()}, key, d, about, options)
         return {
-            "params": {"gen": gen["params"], "disc": {name: x["params"] for name, x in disc.items()}},
+            "params": {"gen": gen["params"], "disc": judges},
             "stats": {"gen": gen["batch_stats"], "disc": {name: x["batch_stats"] for name, x in disc.items()}},
             "memory": {"ema": jax.tree.map(jnp.copy, gen["params"])},
         }
@@ -89,7 +95,7 @@ def stacked(
         """The texts of some branches: words and sentence for matching, the same as G and D read them, and valid."""
         text, text_len = (batch[name][:, rows] for name in ("text", "text_len"))
         words, sentence, valid = game.encode_text(nets, frozen, text, text_len)
-        heard = (game.unit_rms(words), game.unit_rms(sentence)) if text_norm else (words, sentence)
+        heard = (unit_rms(words), unit_rms(sentence)) if text_norm else (words, sentence)
         return words, sentence, heard, valid
 
     def play(params, state, frozen, batch, key):
@@ -107,14 +113,22 @@ def stacked(
         (images, mu, logvar, _), stats = game.each_branch(branch, about.mesh, (1, 0))(latent, heard[1], heard[0], valid, eps)
         return images, mu, logvar, branch_mean(stats["batch_stats"]), words, sentence, heard[1]
 
+    def truth(batch, key):
+        """The real pictures of every branch [n, v, h, w, 3], the same ones for both players."""
+        real = views.signed(batch["image"][:, :branches])
+        return views.flip(real, jax.random.fold_in(key, 2)) if flip else real
+
     def disc(params, state, frozen, batch, key):
         images, *_, sentence = play(params, state, frozen, batch, key)
-        real = views.signed(batch["image"][:, :branches])
-        real = views.flip(real, jax.random.fold_in(key, 2)) if flip else real
+        real = truth(batch, key)
         judge = functools.partial(judge_pair, nets, params["disc"], state.stats["disc"])
         values, stats, metrics = game.each_branch(judge, about.mesh, 0)(real, jax.lax.stop_gradient(images), sentence)
-        metrics = {name: x.sum() for name, x in metrics.items()}
-        return values.sum(), Aux(metrics, branch_mean(stats), state.memory)
+        total, metrics = values.sum(), {name: x.sum() for name, x in metrics.items()}
+        if game.has_head(options):
+            code = game.branch_codes(nets, frozen, real)[1]
+            value, parts = game.head_entropy(params["disc"], code, batch, about, options)
+            total, metrics = total + value, metrics | parts
+        return total, Aux(metrics, branch_mean(stats), state.memory)
 
     def gen(params, state, frozen, batch, key):
         images, mu, logvar, stats, words, sentence, heard = play(params, state, frozen, batch, key)
@@ -122,7 +136,10 @@ def stacked(
         values, metrics = game.each_branch(fool, about.mesh, 0)(images, heard)
         metrics = {name: x.sum() for name, x in metrics.items()}
         kl = sum(adversarial.kl(mu[:, b], logvar[:, b]) for b in range(branches))
-        match, parts = game.matching_terms(nets, frozen, images[-1], words, sentence, batch, about, options)
+        match, parts = game.matching_terms(
+            nets, frozen, images[-1], words, sentence, batch, about, options,
+            disc=params["disc"], real=lambda: truth(batch, key),
+        )  # fmt: skip
         total = values.sum() + kl_weight * kl + match
         return total, Aux(metrics | {"kl": kl, **parts}, stats, state.memory)
 

@@ -1,6 +1,7 @@
-"""Contrastive tasks by name: "module:function", so that naming one imports no other."""
+"""Tasks of one player by name: "module:function", so that naming one imports no other."""
 
 METHODS = {
     "damsm": "supcon_jax.methods.damsm:damsm",
+    "flow": "supcon_jax.methods.flow:flow",
     "classifier": "supcon_jax.methods.classifier:classifier",
 }

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from supcon_jax.core import EMPTY, Aux, Player, Task
-from supcon_jax.losses import contrast, match
+from supcon_jax.losses import match, terms
 from supcon_jax.losses.census import Watch
-from supcon_jax.ops.arrays import unit
+from supcon_jax.nets.classify import LabelHead
+from supcon_jax.ops.arrays import merge
 from supcon_jax.ops.slices import sliced
 from supcon_jax.views import image as views
 
@@ -20,6 +21,7 @@ def damsm(
     *,
     branches=2,
     scl=1.0,
+    term="supcon",
     temperature=0.5,
     label_mode="single",
     inter=1.0,
@@ -30,19 +32,23 @@ def damsm(
     flip=True,
     slices=1,
 ) -> Task:
-    """DAMSM on each branch plus label-guided supervised contrast over both.
+    """DAMSM on each branch plus a label term over both, by default label-guided supervised contrast.
 
         L = sum_b [w0 + w1 + s0 + s1](branch b) + scl * L_SCL(images and texts of all branches)
 
     DAMSM: Xu et al. 2018, arXiv 1711.10485, eq. 7-11, as their code computes it (no 1/gamma2 root).
-    L_SCL: in the spirit of arXiv 2412.03957 (whose exact form is not public): inter-modal and inner-modal SupCon.
+    L_SCL: in the spirit of arXiv 2412.03957 (whose exact form is not public): inter-modal and inner-modal SupCon, or what
+    `term` names in its place.
 
     nets: "image" -> (regions [n, r, d], code [n, d]), "text" -> (words [n, t, d], sentence [n, d]).
     branches: 1 or 2; how many of the batch's pairs are used.
     scl: weight of the label term; 0 leaves it out of the program.
-    temperature, label_mode, inter, inner: of L_SCL, see losses.contrast.label_supcon.
+    term: which one, a key of losses.terms.TERMS. The linear head of "label_head" reads the images' codes and is trained
+        with the encoders, but does not go on with them to the next stage.
+    temperature, label_mode, inter, inner: of that term, see losses.contrast.label_supcon.
     gammas: attention, word and score sharpness.
-    class_mask: pairs of one class are no negatives of each other (single labels only).
+    class_mask: pairs that share a label are no negatives of each other; of several labels by label_mode, see
+        losses.match.mask.
     group: the words score compares texts and images within groups of this many rows.
     flip: mirror images at random.
     slices: the pairs are encoded in so many parts, each normalised by its own pictures, and once more for the gradient:
@@ -57,6 +63,9 @@ def damsm(
         text = nets["text"].init(k2, batch["text"][:, 0], batch["text_len"][:, 0], train=False)
         image, _ = split_trunk(image, nets["image"].frozen)
         params = {"image": image["params"], "text": text["params"]}
+        if scl and term == "label_head":
+            head = LabelHead(about.classes).init(jax.random.fold_in(key, 3), jnp.zeros((1, nets["text"].width)))
+            params["label_head"] = head["params"]
         return {"params": {"model": params}, "stats": {"model": {"image": image.get("batch_stats", {})}}}
 
     def encoder(own, frozen):
@@ -80,29 +89,31 @@ def damsm(
         rows = {name: batch[name][:, :branches] for name in ("image", "text", "text_len")}
         stats, key = state.stats["model"]["image"], jax.random.fold_in(key, 1)
         codes, new = sliced(encoder(params["model"], frozen), rows, stats, key, slices=slices)
-        code, sentence = merge(codes[1]), merge(codes[3])
         with jax.numpy_dtype_promotion("standard"):
             total, metrics = matching(codes, batch)
             if scl:
-                label, index = (merge(batch[name][:, :branches]) for name in ("label", "index"))
-                watch = Watch(about.sums, label)
-                term, parts = contrast.label_supcon(
-                    unit(code), unit(sentence), label, index=index,
-                    scale=1 / temperature, inter=inter, inner=inner, label_mode=label_mode, sums=watch,
+                value, parts = terms.label_term(
+                    seen(params["model"], codes, batch), term=term, temperature=temperature, inter=inter, inner=inner,
+                    label_mode=label_mode, sums=about.sums,
                 )  # fmt: skip
-                total = total + scl * term
-                metrics |= {"scl": term, **parts, **watch.metrics("scl")}
+                total, metrics = total + scl * value, metrics | parts
         return total, Aux(metrics, {"image": new}, state.memory)
+
+    def seen(own, codes, batch):
+        regions, code, words, sentence = codes
+        label, index, text_len = (batch[name][:, :branches] for name in ("label", "index", "text_len"))
+        logits = LabelHead(about.classes).apply({"params": own["label_head"]}, code) if "label_head" in own else None
+        return terms.Seen(code, sentence, label, index, regions, words, text_len, logits=logits)
 
     def matching(codes, batch):
         total, metrics, watch = 0.0, {}, Watch(about.sums)
         for b in range(branches):
-            label = batch["label"][:, b] if class_mask and batch["label"].ndim == 2 else None
+            mask = match.mask(batch["label"][:, b], label_mode) if class_mask else {}
             regions, code, words, sentence = (x[:, b] for x in codes)
             how = {"gammas": gammas, "group": group, "lanes": about.mesh.size, "sums": about.sums}
-            w0, w1 = match.words(regions, words, batch["text_len"][:, b], label, **how)
+            w0, w1 = match.words(regions, words, batch["text_len"][:, b], **mask, **how)
             seen = watch.of(batch["label"][:, b])
-            s0, s1 = match.sentences(code, sentence, label, gamma=gammas[2], sums=seen)
+            s0, s1 = match.sentences(code, sentence, **mask, gamma=gammas[2], sums=seen)
             total = total + w0 + w1 + s0 + s1
             metrics |= {f"{name}_{b}": value for name, value in zip(("w0", "w1", "s0", "s1"), (w0, w1, s0, s1))}
         return total, metrics | watch.metrics("sentences")
@@ -140,8 +151,3 @@ def join_trunk(params, stats, frozen):
         "params": {**params, "trunk": trunk["params"]},
         "batch_stats": {**stats, "trunk": trunk["batch_stats"]},
     }
-
-
-def merge(x):
-    """[n, v, ...] -> [n * v, ...], row = i * v + branch, which moves nothing between devices."""
-    return jnp.reshape(x, (-1, *x.shape[2:]))

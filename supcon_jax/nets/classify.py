@@ -1,4 +1,5 @@
-"""A small convolutional classifier with several heads, to judge generated pictures whose attributes are known."""
+"""A small convolutional classifier with several heads, to judge generated pictures whose attributes are known; and a linear
+head for codes."""
 
 from collections.abc import Mapping
 
@@ -35,3 +36,14 @@ class AttributeNet(nn.Module):
         h = nn.relu(BatchNorm(name="norm")(h, train=train))
         h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
         return h, {name: nn.Dense(c, kernel_init=init.lecun, name=f"head_{name}")(h) for name, c in self.heads.items()}
+
+
+class LabelHead(nn.Module):
+    """One linear layer, codes [..., d] to logits [..., classes], float32 or wider."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, code):
+        code = code.astype(jnp.promote_types(code.dtype, jnp.float32))
+        return nn.Dense(self.classes, kernel_init=init.lecun, name="dense")(code)

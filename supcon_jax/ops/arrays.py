@@ -1,4 +1,4 @@
-"""Arithmetic on arrays that is safe at the edges: unit rows, cosines, masked means, moving averages."""
+"""Arithmetic on arrays that is safe at the edges: unit rows, cosines, masked means, moving averages; branches as rows."""
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,11 @@ def unit(x, eps=1e-12):
     x: [..., d]. Returns the same shape.
     """
     return (x.astype(wide(x)) / jnp.maximum(norm(x, keepdims=True), eps)).astype(x.dtype)
+
+
+def unit_rms(x):
+    """Rows [..., d] with unit root mean square; zero rows (padding) stay zero."""
+    return unit(x) * x.shape[-1] ** 0.5
 
 
 def cosine(a, b, eps=1e-8):
@@ -61,3 +66,8 @@ def masked_mean(x, weight, axis=None):
 def average(old, new, decay):
     """Exponential moving average of a tree, decay * old + (1 - decay) * new, leaf by leaf in the leaf's own dtype."""
     return jax.tree.map(lambda a, b: (decay * a + (1 - decay) * b).astype(a.dtype), old, new)
+
+
+def merge(x):
+    """[n, v, ...] -> [n * v, ...], row = i * v + branch, which moves nothing between devices."""
+    return jnp.reshape(x, (-1, *x.shape[2:]))

@@ -10,11 +10,11 @@ import pytest
 from build.test_networks import foreign
 from supcon_jax import config as configs
 from supcon_jax.build import stage, trunks, weights
+from supcon_jax.build.names import GENERATORS
 from supcon_jax.config import UserError
 from supcon_jax.convert import tensors
 from supcon_jax.core import State, Task
 from supcon_jax.data.vocab import Vocab
-from supcon_jax.gans import GANS
 from supcon_jax.nets.inception import Inception
 
 TINY = "configs/shapes.py:tiny"
@@ -104,8 +104,20 @@ def test_a_label_mode_that_the_labels_do_not_fit(mode, labels, use):
 
 
 @pytest.mark.parametrize(
+    "term,labels,said", [("label_head", None, "records have none"), ("unicl", SEVERAL, "several labels each")]
+)
+def test_a_term_that_the_labels_do_not_fit(term, labels, said):
+    args = {"label_mode": "single", "scl": 0.5, "term": term}
+    with pytest.raises(UserError, match=rf"^config\.damsm\.args\..*{said}"):
+        stage.check_labels(args, data(labels), "damsm")
+    stage.check_labels(args | {"scl": 0.0}, data(labels), "damsm")
+
+
+@pytest.mark.parametrize(
     "args,labels",
-    [({"label_mode": "single", "scl": 1.0}, SINGLE), ({"label_mode": "jaccard", "scl": 1.0}, SEVERAL),
+    [*(({"label_mode": "single", "scl": 1.0, "term": x}, SEVERAL) for x in ("xmc", "ntxent", "label_head")),
+     ({"label_mode": "single", "scl": 1.0}, SINGLE),
+     ({"label_mode": "jaccard", "scl": 1.0}, SEVERAL),
      ({"label_mode": "any", "scl": 0.0}, SINGLE), ({"label_mode": "any", "scl": 1.0}, None), ({"flip": False}, SEVERAL)],
 )  # fmt: skip
 def test_labels_that_fit_or_are_not_read(args, labels):
@@ -187,7 +199,7 @@ def end(folder, config, name="attngan"):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in GANS if name != "galip"])  # which keeps a CLIP, see test_clip.py
+@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "galip"])  # which keeps a CLIP, see test_clip.py
 def test_the_end_of_a_gan_keeps_its_averaged_generator_and_its_text_encoder(tmp_path, name):
     config = plain("data.root=/secret/place", "cache=/secret/cache", "networks.fid_inception=/secret/file")
     end(tmp_path / name, config, name)

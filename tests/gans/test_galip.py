@@ -10,6 +10,7 @@ import pytest
 from gans import tiny
 from gans.plain_onestage import below, steepness
 from supcon_jax import core
+from supcon_jax.config import UserError
 from supcon_jax.gans import game
 from supcon_jax.gans.galip import galip
 from supcon_jax.losses import contrast
@@ -117,6 +118,12 @@ def test_a_step_leaves_clip_alone_and_without_a_label_term_none_is_told(world):
     want = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, state.memory["ema"], new.params["gen"])
     assert tiny.far(new.memory["ema"], jax.device_get(want)) < 1e-5
     assert isinstance(new, core.State) and not jax.tree.leaves(new.stats)
+
+
+def test_a_term_that_clip_has_no_words_for_is_refused():
+    with pytest.raises(UserError, match=r"^config\.galip\.args\.term='xmc' .* use supcon, unicl, ntxent or label_head$"):
+        task_of(term="xmc")
+    task_of(term="xmc", scl=0.0)
 
 
 def test_heads(world):

@@ -15,7 +15,7 @@ from supcon_jax.gans import game
 
 OPTIONS = {
     "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "scl": 0.2, "temperature": 0.5,
-    "label_mode": "single", "inter": 0.7, "inner": 1.3,
+    "term": "supcon", "label_mode": "single", "inter": 0.7, "inner": 1.3,
 }  # fmt: skip
 
 
@@ -29,14 +29,17 @@ def scene():
     return nets, frozen, batch, fakes, *texts
 
 
-def terms(scene, batch=None, nets=None, **changes):
-    """matching_terms of the scene, compiled: (total, metrics), and the gradient of the total to the fakes."""
+def terms(scene, batch=None, nets=None, disc=None, **changes):
+    """matching_terms of the scene, compiled: (total, metrics), and the gradient of the total to the fakes. The real
+    pictures are the negatives of the fakes, as photographers say."""
     own, frozen, usual, fakes, words, sentence, _ = scene
-    about = tiny.about()
+    about = dataclasses.replace(tiny.about(), classes=3)
     batch, options = batch or usual, OPTIONS | changes
 
     def total(fakes, frozen):
-        return game.matching_terms(nets or own, frozen, fakes, words, sentence, batch, about, options)
+        return game.matching_terms(
+            nets or own, frozen, fakes, words, sentence, batch, about, options, disc=disc, real=lambda: -fakes
+        )
 
     (value, metrics), grad = jax.jit(jax.value_and_grad(total, has_aux=True))(fakes, frozen)
     return float(value), {name: float(x) for name, x in metrics.items()}, np.asarray(grad)
@@ -46,14 +49,21 @@ def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
+def encoded(scene, sign=1):
+    """Regions and codes of the fakes, or of the real pictures (-1), in float64."""
+    nets, frozen, _, fakes, *_ = scene
+    rows = jax.jit(functools.partial(game.encode_image, nets))(frozen, sign * fakes.reshape(-1, 16, 16, 3))
+    return [np.asarray(x, np.float64).reshape(5, 2, *x.shape[1:]) for x in rows]
+
+
 def expected(scene, batch, w_inter, w_inner):
     """The same numbers from the double loops: DAMSM of each branch, the label blocks over both branches."""
-    nets, frozen, _, fakes, words, sentence, _ = scene
-    rows = jax.jit(functools.partial(game.encode_image, nets))(frozen, fakes.reshape(-1, 16, 16, 3))
-    regions, code = (np.asarray(x, np.float64).reshape(5, 2, *x.shape[1:]) for x in rows)
+    _, _, _, _, words, sentence, _ = scene
+    regions, code = encoded(scene)
     words, sentence, out = np.asarray(words, np.float64), np.asarray(sentence, np.float64), {}
     for b in range(2):
-        label = batch["label"][:, b] if batch["label"].ndim == 2 else None
+        label = batch["label"][:, b]
+        label = oracles.any_label(label, label) if label.ndim == 2 else label
         length = batch["text_len"][:, b]
         out[f"w0_{b}"], out[f"w1_{b}"] = oracles.words(regions[:, b], words[:, b], length, label, OPTIONS["gammas"])
         out[f"s0_{b}"], out[f"s1_{b}"] = oracles.sentences(code[:, b], sentence[:, b], label, 10.0)
@@ -89,6 +99,28 @@ def test_terms_are_those_of_the_double_loops(labels, scene):
     assert total == pytest.approx(5 * damsm + 0.2 * want["scl"], rel=2e-5)
 
 
+def test_the_other_terms_take_the_place_of_the_label_term(scene):
+    """Each from the codes of fakes, texts and real pictures of all rows; texts and real pictures are constants."""
+    batch, words, sentence = scene[2], *(np.asarray(x, np.float64) for x in scene[4:6])
+    (regions, code), (_, real), label = encoded(scene), encoded(scene, -1), batch["label"].ravel()
+    v, t, r = (unit(x).reshape(10, -1) for x in (code, sentence, real))
+    weight, nothing = oracles.same_label(label, label), np.zeros((10, 10), bool)
+    rng = np.random.default_rng(3)
+    head = {"kernel": rng.normal(size=(tiny.DIM, 3)).astype(np.float32), "bias": np.array([0.5, 0, -1], np.float32)}
+    flat = (x.reshape(10, *x.shape[2:]) for x in (regions, words, batch["text_len"]))
+    both = [oracles.info_nce(a, b, 2.0) for a, b in ((v, t), (t, v), (v, r), (r, v))]
+    want = {
+        "ntxent": oracles.ntxent(v[::2], v[1::2], 2.0),
+        "unicl": (oracles.supcon(v, t, weight, 2.0, nothing) + oracles.supcon(t, v, weight, 2.0, nothing)) / 2,
+        "xmc": sum(both) + oracles.xmc_words(*flat, 2.0),
+        "label_head": oracles.label_entropy(code.reshape(10, -1) @ head["kernel"] + head["bias"], label),
+    }
+    for term, value in want.items():
+        total, metrics, grad = terms(scene, term=term, damsm_weight=0.0, disc={"label_head": {"dense": head}})
+        assert metrics["scl"] == pytest.approx(value, rel=2e-5) and total == pytest.approx(0.2 * value, rel=2e-5), term
+        assert np.abs(grad).max() > 0, term
+
+
 def test_weights_of_zero_leave_terms_out(scene):
     total, metrics, _ = terms(scene, damsm_weight=0.0)
     assert set(metrics) == {"scl", "inter", "inner", "image_text", "text_image", "image_image"} | tiny.census("scl")
@@ -101,6 +133,13 @@ def test_class_mask(scene):
     batch = scene[2] | {"label": np.zeros((5, 2), np.int32)}  # one class: without other classes nothing is left to tell
     assert terms(scene, batch)[1]["s0_0"] == pytest.approx(0, abs=1e-6)
     assert terms(scene, batch, class_mask=False)[1]["s0_0"] > 0.1
+
+
+def test_several_labels_are_masked_by_the_label_mode(scene):
+    batch = scene[2] | {"label": np.ones((5, 2, 3), np.float32)}
+    for mode, left in (("jaccard", False), ("single", True)):  # "single" reads no multi-hot labels
+        metrics = terms(scene, batch, label_mode=mode, scl=0.0)[1]
+        assert (metrics["s0_0"] > 0.1) == (metrics["w1_1"] > 0.1) == left, mode
 
 
 def test_pictures_get_a_gradient_through_a_frozen_trunk(scene):

@@ -20,6 +20,20 @@ compiled_words = jax.jit(match.words, static_argnames=("gammas", "group", "lanes
 N, R, T, D = 8, 6, 5, 4
 LABEL = np.array([0, 1, 0, 2, -1, -1, 2, 0])
 LENGTH = np.array([5, 1, 3, 2, 4, 5, 1, 2])
+HOT = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1], [0, 1, 1], [0, 0, 0], [1, 1, 0]])
+# class mask: what the library gets, and what the loops get
+MASKS = {
+    "free": (None, "single", None),
+    "classes": (LABEL, "any", LABEL),
+    "any of several": (HOT, "jaccard", oracles.any_label(HOT, HOT)),
+    "all of several": (HOT, "all", oracles.all_labels(HOT, HOT)),
+    "several, not read": (HOT, "single", None),
+}
+
+
+def masked(case):
+    label, mode, _ = MASKS[case]
+    return {} if label is None else match.mask(jnp.asarray(label), mode)
 
 
 def draw(seed=0, n=N):
@@ -27,28 +41,27 @@ def draw(seed=0, n=N):
     return rng.normal(size=(n, R, D)), rng.normal(size=(n, T, D)), rng.normal(size=(n, D)), rng.normal(size=(n, D))
 
 
-@pytest.mark.parametrize("label", [None, LABEL], ids=["free", "classes"])
-def test_words(label):
+@pytest.mark.parametrize("case", ["free", "classes", "any of several"])
+def test_words(case):
     def fn(regions, words):
-        loss0, loss1 = match.words(regions, words, jnp.asarray(LENGTH), None if label is None else jnp.asarray(label))
+        loss0, loss1 = match.words(regions, words, jnp.asarray(LENGTH), **masked(case))
         return loss0 + 2 * loss1
 
     regions, words, _, _ = draw()
-    value, _ = dress(fn, [regions, words], sums=False, full=label is not None, grad_rtol=3e-4)
-    want = oracles.words(regions, words, LENGTH, label, (4, 5, 10))
+    value, _ = dress(fn, [regions, words], sums=False, full=case == "classes", grad_rtol=3e-4)
+    want = oracles.words(regions, words, LENGTH, MASKS[case][2], (4, 5, 10))
     np.testing.assert_allclose(value, want[0] + 2 * want[1], rtol=1e-12)
 
 
-@pytest.mark.parametrize("label", [None, LABEL], ids=["free", "classes"])
-def test_sentences(label):
+@pytest.mark.parametrize("case", MASKS)
+def test_sentences(case):
     def fn(code, sentence, sums):
-        given = None if label is None else jnp.asarray(label)
-        loss0, loss1 = match.sentences(code, sentence, given, gamma=5.0, sums=sums)
+        loss0, loss1 = match.sentences(code, sentence, **masked(case), gamma=5.0, sums=sums)
         return loss0 + 2 * loss1
 
     _, _, code, sentence = draw()
-    value, _ = dress(fn, [code, sentence], full=label is not None)
-    want = oracles.sentences(code, sentence, label, 5.0)
+    value, _ = dress(fn, [code, sentence], full=case == "classes")
+    want = oracles.sentences(code, sentence, MASKS[case][2], 5.0)
     np.testing.assert_allclose(value, want[0] + 2 * want[1], rtol=1e-12)
 
 

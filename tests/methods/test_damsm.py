@@ -122,6 +122,46 @@ def test_branches_and_weights(world):
     assert value == pytest.approx(matched + 0.3 * metrics["scl"], rel=1e-5)
 
 
+@pytest.mark.parametrize("term,names", [("ntxent", {"text_text"}), ("unicl", {"image_text", "text_image", "inter"}),
+                                        ("xmc", {"sentence", "word"}), ("label_head", set())])  # fmt: skip
+def test_other_terms_take_the_place_of_the_label_term(term, names, world):
+    batch, _, state, (_, whole) = world
+    task = made(term=term)
+    if term == "label_head":
+        fresh = tiny.start(task, batch).params["model"]
+        assert set(fresh) == {"image", "text", "label_head"}
+        state = state.replace(params={"model": state.params["model"] | {"label_head": fresh["label_head"]}})
+    matched = {name.partition("/")[2] for name in whole if name.startswith(("model/w", "model/s0", "model/s1"))}
+    census = tiny.census("sentences") | (tiny.census("scl") if names else set())
+    if term not in ("xmc", "label_head"):
+        metrics = jax.eval_shape(lambda s, b: task.players[0].loss(s.params, s, {}, b, jax.random.key(0)), state, batch)[1][0]
+        assert set(metrics) == {"scl"} | names | matched | census
+        return
+    value, metrics = metrics_of(task, state, batch)
+    assert set(metrics) == {"scl"} | names | matched | census
+    assert value == pytest.approx(metrics["scl"] + whole["model/loss"] - whole["model/scl"], rel=1e-5)
+    regions, code, words, sentence, _ = codes(state, batch, nets_of())
+    if term == "label_head":
+        head = jax.device_get(fresh["label_head"]["dense"])
+        want = oracles.label_entropy(code.reshape(16, -1) @ head["kernel"] + head["bias"], batch["label"].ravel())
+    else:
+        v, t, flat = unit(code), unit(sentence), [x.reshape(16, *x.shape[2:]) for x in (regions, words, batch["text_len"])]
+        want = oracles.info_nce(v, t, 2.0) + oracles.info_nce(t, v, 2.0) + oracles.xmc_words(*flat, 2.0)
+    assert metrics["scl"] == pytest.approx(want, rel=5e-5)
+
+
+def test_zero_weight_is_one_program_whatever_the_term(world):
+    batch, _, state, _ = world
+
+    def text(term):
+        loss = made(scl=0.0, term=term).players[0].loss
+        return jax.jit(lambda s, b: loss(s.params, s, {}, b, jax.random.key(0))).lower(state, batch).as_text()
+
+    assert text("supcon") == text("label_head")
+    shapes = jax.eval_shape(made(scl=0.0, term="label_head").init, jax.random.key(0), batch)
+    assert jax.tree.structure(shapes["params"]) == jax.tree.structure(state.params)
+
+
 def test_multi_hot_and_unlabelled(world):
     _, _, state, _ = world
     batch = tiny.pairs(multi=True)
