@@ -119,11 +119,16 @@ def test_sigterm_saves_at_once_and_the_same_command_goes_on(tmp_path, cache, who
 
 
 def test_a_restart_compiles_nothing_again(tmp_path, cache, whole):
-    """With a warm cache no entry is added until the first step of a restart is reached; the time is told, not judged."""
-    names = {path.name for path in cache.rglob("*-cache")}
+    """With a warm cache no program of a step is added until the first step of a restart is reached; the time is told, not
+    judged. Small programs enter the cache only where a busy machine takes long for them."""
+
+    def programs():
+        return {path.name for path in cache.rglob("*-cache") if path.stat().st_size > 2**16}
+
+    names = programs()
     assert names
     workdir = tmp_path / "run"
     began = time.monotonic()
     killed(workdir, cache, reached("damsm", 1))
     print(f"\nfrom the command to step 1 with a warm cache: {time.monotonic() - began:.1f} s")
-    assert {path.name for path in cache.rglob("*-cache")} == names
+    assert programs() == names
