@@ -202,3 +202,16 @@ def coco_layout(root, train=12, test=8, *, place="images/{part}2014", karpathy=T
     if karpathy:
         (root / "dataset_coco.json").write_text(json.dumps({"dataset": "coco", "images": listed}))
     return root
+
+
+def all_layouts(folder):
+    """Where files in the layout of each data set lie that are read from disk, by name."""
+    return {
+        "shapes": "",
+        "cub": cub_layout(folder / "cub"),
+        "coco": coco_layout(folder / "coco"),
+        "emoji": emoji_layout(folder / "emoji"),
+        "folder": folder_layout(folder / "folder"),
+        "folder multi": folder_layout(folder / "multi", labels="multi"),
+        "folder none": folder_layout(folder / "none", labels=None),
+    }

@@ -1,0 +1,74 @@
+"""Tiny presets of every data set run end to end on generated files, twice, and once more with another config."""
+
+import json
+import logging
+import os
+import pathlib
+
+import pytest
+from PIL import Image
+
+import runs
+from data.layouts import all_layouts
+from supcon_jax import config
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    return all_layouts(tmp_path_factory.mktemp("layouts"))
+
+
+# config, which files, more flags
+RUNS = {
+    "cub": ("configs/cub.py:tiny", "cub", ()),
+    "coco": ("configs/coco.py:tiny", "coco", ()),
+    "cub, DM-GAN": ("configs/cub.py:dmgan,tiny", "cub", ()),
+    "cub, one stage": ("configs/cub.py:ssagan,tiny", "cub", ()),
+    "shapes, flow": ("configs/shapes.py:flow,tiny", "shapes", ()),
+    "cub, label head": ("configs/cub.py:tiny", "cub", ("--config.term=label_head",)),
+    "folder, one label": ("configs/folder.py:tiny", "folder", ()),
+    "folder, no labels": ("configs/folder.py:tiny", "folder none", ()),
+    "folder, several labels": ("configs/folder.py:multi,tiny", "folder multi", ()),
+    "emoji": ("configs/emoji.py:tiny", "emoji", ("--config.data.args.uses=1", "--config.data.args.test=2")),
+}
+
+
+def check_run(path, root, folder, caplog, capsys, *more):
+    """Both stages, their files, the same command again, and another config in the same folder."""
+    stages = config.load(path).stages
+    argv = (f"--config={path}", f"--workdir={folder}", f"--config.data.root={root}", "--config.mesh.data=1", *more)
+    code, _ = runs.command(*argv)
+    assert code == 0, capsys.readouterr().err
+    for part in stages:
+        said = runs.done(folder, part)
+        assert said["steps"] == 2 and said["skipped"] == 0
+        records = json.loads((folder / part / "evals.json").read_text())
+        assert {key.partition("/")[2] for key in said["numbers"]} <= set(records)
+        assert all("protocol" in record for record in records.values())
+        lines = [json.loads(line) for line in (folder / part / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines if "skipped" in line] == [1, 2]
+        assert all(isinstance(value, int | float) for line in lines for value in line.values())  # nothing but numbers
+    assert Image.open(folder / stages[-1] / "samples" / "0000002.png").size[0] >= 8 * 32
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "supcon_jax"):
+        assert runs.command(*argv)[0] == 0
+    assert caplog.text.count("finished before (2 steps), skipped") == 2
+    capsys.readouterr()
+    assert runs.command(*argv, "--config.scl=0.5")[0] == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ") and "damsm.args.scl: 1.0 -> 0.5" in line
+
+
+@pytest.mark.slow  # each compiles programs of its own; the shapes' two stages are run in the plain tests
+@pytest.mark.parametrize("case", RUNS)
+def test_two_steps_of_both_stages_end_to_end(case, roots, tmp_path, caplog, capsys):
+    path, root, more = RUNS[case]
+    check_run(path, roots[root], tmp_path / "w", caplog, capsys, *more)
+
+
+@pytest.mark.data
+def test_two_steps_on_the_real_emoji(tmp_path, caplog, capsys):
+    root = pathlib.Path(os.environ.get("SUPCON_DATA", pathlib.Path.home() / ".cache" / "supcon_jax" / "data")) / "emoji"
+    if not root.is_dir():
+        pytest.skip("python -m supcon_jax.data.fetch emoji")
+    check_run("configs/emoji.py:tiny", root, tmp_path / "w", caplog, capsys)
