@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import oracles
+import oracles_matching
 from gans import tiny
 from supcon_jax import core
 from supcon_jax.gans import game
@@ -65,8 +66,8 @@ def expected(scene, batch, w_inter, w_inner):
         label = batch["label"][:, b]
         label = oracles.any_label(label, label) if label.ndim == 2 else label
         length = batch["text_len"][:, b]
-        out[f"w0_{b}"], out[f"w1_{b}"] = oracles.words(regions[:, b], words[:, b], length, label, OPTIONS["gammas"])
-        out[f"s0_{b}"], out[f"s1_{b}"] = oracles.sentences(code[:, b], sentence[:, b], label, 10.0)
+        out[f"w0_{b}"], out[f"w1_{b}"] = oracles_matching.words(regions[:, b], words[:, b], length, label, OPTIONS["gammas"])
+        out[f"s0_{b}"], out[f"s1_{b}"] = oracles_matching.sentences(code[:, b], sentence[:, b], label, 10.0)
     v, t = unit(code).reshape(10, -1), unit(sentence).reshape(10, -1)
     nothing, own = np.zeros((10, 10), bool), np.eye(10, dtype=bool)
     out["image_text"] = oracles.supcon(v, t, w_inter, 2.0, nothing)
@@ -112,8 +113,8 @@ def test_the_other_terms_take_the_place_of_the_label_term(scene):
     want = {
         "ntxent": oracles.ntxent(v[::2], v[1::2], 2.0),
         "unicl": (oracles.supcon(v, t, weight, 2.0, nothing) + oracles.supcon(t, v, weight, 2.0, nothing)) / 2,
-        "xmc": sum(both) + oracles.xmc_words(*flat, 2.0),
-        "label_head": oracles.label_entropy(code.reshape(10, -1) @ head["kernel"] + head["bias"], label),
+        "xmc": sum(both) + oracles_matching.xmc_words(*flat, 2.0),
+        "label_head": oracles_matching.label_entropy(code.reshape(10, -1) @ head["kernel"] + head["bias"], label),
     }
     for term, value in want.items():
         total, metrics, grad = terms(scene, term=term, damsm_weight=0.0, disc={"label_head": {"dense": head}})

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import oracles
+import oracles_matching
 from gans import test_galip, test_onestage, tiny
 from supcon_jax import core
 from supcon_jax.gans import game
@@ -61,11 +61,11 @@ def test_the_label_head_learns_from_real_pictures_alone_and_the_generator_follow
     real = BATCH["image"].reshape(8, 16, 16, 3).astype(np.float32) / 127.5 - 1
     code = np.asarray(jax.jit(functools.partial(game.encode_image, nets))(frozen, real)[1], np.float64)
     label, logits = BATCH["label"].ravel(), code @ head["kernel"]
-    value = oracles.label_entropy(logits, label)
+    value = oracles_matching.label_entropy(logits, label)
     assert metrics["disc/label"] == pytest.approx(value, rel=2e-5)
     hinge = metrics["disc/real_cond"] + (metrics["disc/fake_cond"] + metrics["disc/wrong_cond"]) / 2
     assert metrics["disc/loss"] == pytest.approx(hinge + 0.2 * value, rel=2e-5)
-    wrong = np.stack([oracles.softmax(s) for s in logits]) - np.eye(3)[label]
+    wrong = np.stack([oracles_matching.softmax(s) for s in logits]) - np.eye(3)[label]
     want = {"kernel": 0.2 * code.T @ wrong / 8, "bias": 0.2 * wrong.mean(0)}
     assert tiny.far(after.opt["disc"]["label_head"]["dense"], want) < 1e-4  # the gradient
     moved = jax.tree.map(lambda x, g: x - 0.05 * g, head, want)

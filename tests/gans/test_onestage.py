@@ -223,6 +223,11 @@ def test_the_penalty_stays_in_float32(world):
     assert 1e-5 < abs(float(coarse) / float(hinge) - 1) < 0.05
 
 
+def known(tree):
+    """The tree without what is rounding alone: a bias before a batch norm has no gradient, so its moments are zero."""
+    return jax.tree.map(lambda x: x if np.abs(x).max(initial=0) > 1e-5 else np.zeros_like(x), tree)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TASKS)
 def test_eight_devices_take_the_step_of_one(kind):
@@ -238,7 +243,7 @@ def test_eight_devices_take_the_step_of_one(kind):
     for name, value in found[0][1].items():
         np.testing.assert_allclose(found[1][1][name], value, rtol=2e-4, err_msg=name)
     for part in ("params", "opt", "stats"):
-        assert tiny.far(getattr(found[1][0], part), getattr(found[0][0], part)) < 4e-3, part  # squares of small gradients
+        assert tiny.far(*(known(getattr(state, part)) for state, _ in found[::-1])) < 1e-3, part
 
 
 # ---- heads ------------------------------------------------------------------------------------------------------------

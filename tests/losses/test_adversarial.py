@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import oracles
+import oracles_matching
 from dress import dress
 from supcon_jax.losses import adversarial
 
@@ -17,23 +17,23 @@ LOGITS[2] = LOGITS[2][:-1]
 def test_kl():
     mu, logvar = RNG.normal(size=(8, 3)), RNG.normal(size=(8, 3))
     value, _ = dress(adversarial.kl, [mu, logvar], sums=False, full=True)
-    np.testing.assert_allclose(value, oracles.kl(mu, logvar), rtol=1e-12)
+    np.testing.assert_allclose(value, oracles_matching.kl(mu, logvar), rtol=1e-12)
     assert adversarial.kl(jnp.zeros((2, 3)), jnp.zeros((2, 3))) == 0
 
 
 @pytest.mark.parametrize("count", [3, 5], ids=["cond", "both"])
 def test_discriminator(count):
     value, _ = dress(lambda *a: adversarial.discriminator(*a)[0], LOGITS[:count], sums=False, full=count == 5)
-    np.testing.assert_allclose(value, oracles.discriminator(*LOGITS[:count]), rtol=1e-12)
+    np.testing.assert_allclose(value, oracles_matching.discriminator(*LOGITS[:count]), rtol=1e-12)
     parts = adversarial.discriminator(*map(jnp.asarray, LOGITS[:count]))[1]
     assert set(parts) == {"real_cond", "fake_cond", "wrong_cond"} | ({"real", "fake"} if count == 5 else set())
-    np.testing.assert_allclose(parts["wrong_cond"], oracles.bce(LOGITS[2], False), rtol=1e-5)
+    np.testing.assert_allclose(parts["wrong_cond"], oracles_matching.bce(LOGITS[2], False), rtol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2], ids=["cond", "both"])
 def test_generator(count):
     value, _ = dress(lambda *a: adversarial.generator(*a)[0], LOGITS[:count], sums=False, full=count == 2)
-    np.testing.assert_allclose(value, sum(oracles.bce(x, True) for x in LOGITS[:count]), rtol=1e-12)
+    np.testing.assert_allclose(value, sum(oracles_matching.bce(x, True) for x in LOGITS[:count]), rtol=1e-12)
     assert len(adversarial.generator(*map(jnp.asarray, LOGITS[:count]))[1]) == count
 
 
@@ -41,7 +41,7 @@ def test_generator(count):
 def test_hinge(real):
     x = 2 * LOGITS[0]
     value, _ = dress(lambda x: adversarial.hinge(x, real), [x], sums=False, full=real)
-    np.testing.assert_allclose(value, oracles.hinge(x, real), rtol=1e-12)
+    np.testing.assert_allclose(value, oracles_matching.hinge(x, real), rtol=1e-12)
 
 
 @pytest.mark.parametrize("real", [True, False])
@@ -54,7 +54,7 @@ def test_saturated_logits(real):
 def test_hinge_discriminator():
     real, fake, wrong = (2 * x for x in LOGITS[:3])
     value, _ = dress(lambda *a: adversarial.hinge_discriminator(*a)[0], [real, fake, wrong], sums=False)
-    want = oracles.hinge(real, True) + (oracles.hinge(fake, False) + oracles.hinge(wrong, False)) / 2
+    want = oracles_matching.hinge(real, True) + (oracles_matching.hinge(fake, False) + oracles_matching.hinge(wrong, False)) / 2
     np.testing.assert_allclose(value, want, rtol=1e-12)
     assert set(adversarial.hinge_discriminator(*map(jnp.asarray, LOGITS[:3]))[1]) == {"real_cond", "fake_cond", "wrong_cond"}
 

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import oracles
+import oracles_matching
 from dress import DOORS, dress, mesh
 from supcon_jax.losses import match, pairwise
 from supcon_jax.ops import rows, scores, sharded
@@ -49,7 +50,7 @@ def test_words(case):
 
     regions, words, _, _ = draw()
     value, _ = dress(fn, [regions, words], sums=False, full=case == "classes", grad_rtol=3e-4)
-    want = oracles.words(regions, words, LENGTH, MASKS[case][2], (4, 5, 10))
+    want = oracles_matching.words(regions, words, LENGTH, MASKS[case][2], (4, 5, 10))
     np.testing.assert_allclose(value, want[0] + 2 * want[1], rtol=1e-12)
 
 
@@ -61,7 +62,7 @@ def test_sentences(case):
 
     _, _, code, sentence = draw()
     value, _ = dress(fn, [code, sentence], full=case == "classes")
-    want = oracles.sentences(code, sentence, MASKS[case][2], 5.0)
+    want = oracles_matching.sentences(code, sentence, MASKS[case][2], 5.0)
     np.testing.assert_allclose(value, want[0] + 2 * want[1], rtol=1e-12)
 
 
@@ -84,7 +85,7 @@ def test_attention_maps_are_those_of_the_own_pairs():
     alpha = compiled_words(jnp.asarray(regions), jnp.asarray(words), jnp.asarray(LENGTH), attention=True, group=4)[2]
     assert alpha.shape == (N, T, R)
     for i, length in enumerate(LENGTH):
-        context, want = oracles.attend(regions[i], words[i][:length], 4.0)
+        context, want = oracles_matching.attend(regions[i], words[i][:length], 4.0)
         np.testing.assert_allclose(alpha[i][:length], want, rtol=1e-4, atol=1e-6)
         got, _ = match.attend(jnp.asarray(regions[i]), jnp.asarray(words[i]), jnp.arange(T) < length, 4.0)
         np.testing.assert_allclose(got[:length], context, rtol=1e-4, atol=1e-5)
@@ -225,7 +226,7 @@ def test_late_interaction(mean):
     value, _ = dress(lambda q, k, scale, sums: late(q, k, scale, sums, mean), [regions, words, np.float64(2)], full=mean)
     sets = [[row[keep] / np.linalg.norm(row[keep], axis=1, keepdims=True) for row, keep in zip(x, MASK[name], strict=False)]
             for name, x in (("q", regions), ("k", words))]  # fmt: skip
-    want = oracles.late_interaction(*sets, 2.0, mean) + 2 * oracles.late_interaction(*sets[::-1], 2.0, mean)
+    want = oracles_matching.late_interaction(*sets, 2.0, mean) + 2 * oracles_matching.late_interaction(*sets[::-1], 2.0, mean)
     np.testing.assert_allclose(value, want, rtol=1e-12)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import oracles
+import oracles_matching
 from dress import dress
 from supcon_jax import config
 from supcon_jax.losses import terms
@@ -58,7 +59,7 @@ def ntxent(codes):
 
 def xmc(c, fakes):
     value = info_nce(unit(c["code"]), unit(c["sentence"]))
-    value += oracles.xmc_words(rows(c["regions"]), rows(c["words"]), LENGTH.ravel(), SCALE)
+    value += oracles_matching.xmc_words(rows(c["regions"]), rows(c["words"]), LENGTH.ravel(), SCALE)
     return value + (info_nce(unit(c["code"]), unit(c["real"])) if fakes else 0)
 
 
@@ -71,10 +72,10 @@ CASES = {
         "unicl", True, HOT, "jaccard", ("code", "sentence"), lambda c: unicl(c, HOT, oracles.jaccard)),
     "label_head": (
         "label_head", True, IDS, "single", ("logits",),
-        lambda c: oracles.label_entropy(rows(c["logits"]), IDS.ravel())),
+        lambda c: oracles_matching.label_entropy(rows(c["logits"]), IDS.ravel())),
     "label_head, several labels": (
         "label_head", False, HOT, "jaccard", ("logits",),
-        lambda c: oracles.label_entropy(rows(c["logits"]), rows(HOT))),
+        lambda c: oracles_matching.label_entropy(rows(c["logits"]), rows(HOT))),
     "xmc": ("xmc", True, IDS, "single", ("code", "sentence", "regions", "words"), lambda c: xmc(c, True)),
 }  # fmt: skip
 

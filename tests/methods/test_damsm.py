@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import oracles
+import oracles_matching
 from gans import tiny
 from supcon_jax import core, shard
 from supcon_jax.losses import contrast
@@ -61,8 +62,8 @@ def test_every_term_has_a_name_and_its_value(world):
     want = {}
     for b in range(2):
         label, length = batch["label"][:, b], batch["text_len"][:, b]
-        want[f"w0_{b}"], want[f"w1_{b}"] = oracles.words(regions[:, b], words[:, b], length, label, (4.0, 5.0, 10.0))
-        want[f"s0_{b}"], want[f"s1_{b}"] = oracles.sentences(code[:, b], sentence[:, b], label, 10.0)
+        want[f"w0_{b}"], want[f"w1_{b}"] = oracles_matching.words(regions[:, b], words[:, b], length, label, (4.0, 5.0, 10.0))
+        want[f"s0_{b}"], want[f"s1_{b}"] = oracles_matching.sentences(code[:, b], sentence[:, b], label, 10.0)
     v, t, label = unit(code), unit(sentence), batch["label"].ravel()
     weight, nothing, own = oracles.same_label(label, label), np.zeros((16, 16), bool), np.eye(16, dtype=bool)
     for name, a, c in (("image", v, v), ("text", t, t)):
@@ -143,10 +144,10 @@ def test_other_terms_take_the_place_of_the_label_term(term, names, world):
     regions, code, words, sentence, _ = codes(state, batch, nets_of())
     if term == "label_head":
         head = jax.device_get(fresh["label_head"]["dense"])
-        want = oracles.label_entropy(code.reshape(16, -1) @ head["kernel"] + head["bias"], batch["label"].ravel())
+        want = oracles_matching.label_entropy(code.reshape(16, -1) @ head["kernel"] + head["bias"], batch["label"].ravel())
     else:
         v, t, flat = unit(code), unit(sentence), [x.reshape(16, *x.shape[2:]) for x in (regions, words, batch["text_len"])]
-        want = oracles.info_nce(v, t, 2.0) + oracles.info_nce(t, v, 2.0) + oracles.xmc_words(*flat, 2.0)
+        want = oracles.info_nce(v, t, 2.0) + oracles.info_nce(t, v, 2.0) + oracles_matching.xmc_words(*flat, 2.0)
     assert metrics["scl"] == pytest.approx(want, rel=5e-5)
 
 
@@ -231,7 +232,7 @@ def test_slices_are_normalised_one_after_the_other(world):
     assert tiny.far(after.stats["model"]["image"], moved.stats["model"]["image"]) < 1e-5
     code, sentence = (np.stack([part[i] for part in parts], 1).reshape(8, 2, -1) for i in (1, 3))
     for b in range(2):
-        want = oracles.sentences(code[:, b], sentence[:, b], batch["label"][:, b], 10.0)
+        want = oracles_matching.sentences(code[:, b], sentence[:, b], batch["label"][:, b], 10.0)
         assert [metrics[f"model/s{i}_{b}"] for i in range(2)] == pytest.approx(list(want), rel=5e-5)
 
 
