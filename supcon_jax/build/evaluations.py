@@ -96,7 +96,7 @@ def evaluate_matching(context: Context, state, options) -> dict:
     fakes, kind = "generate" in context.task.heads, "clip" if "clip" in context.hashes else "damsm"
     said = protocol.Protocol(
         network=f"{context.name} encoders" if not fakes else f"frozen {kind} encoders",
-        weights=context.hashes.get(kind, "in training"), real_origin=context.origin(),
+        weights=context.hashes.get(kind, "in training") if fakes else "in training", real_origin=context.origin(),
         fake_origin=f"{context.name} from {context.origin()}" if fakes else "", captions="one for each record, by seed",
         resize=f"{context.side} px as trained", **(context.sampling if fakes else {}),
     )  # fmt: skip

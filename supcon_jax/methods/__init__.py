@@ -2,5 +2,6 @@
 
 METHODS = {
     "damsm": "supcon_jax.methods.damsm:damsm",
+    "clip_heads": "supcon_jax.methods.clip_heads:clip_heads",
     "classifier": "supcon_jax.methods.classifier:classifier",
 }
