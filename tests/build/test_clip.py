@@ -146,7 +146,8 @@ def test_stage_one_stands_for_itself_in_shape(tmp_path):
 
     file = own_file(tmp_path / "clip.safetensors")
     flags = {"data.root": str(cub_layout(tmp_path / "cub")), "clip_heads.frozen.clip": str(file), "mesh.data": "1"}
-    plain = config.plain(config.override(config.load("configs/cub.py:galip_blocks,tiny"), flags | {"clip_heads.args.blocks": "1"}))
+    flags["clip_heads.args.blocks"] = "1"
+    plain = config.plain(config.override(config.load("configs/cub.py:galip_blocks,tiny"), flags))
     trees, about, _ = compile_.frozen_shapes(plain, "galip", tmp_path)
     assert trees["clip"]["heads"]["text"] == jax.ShapeDtypeStruct((6, 8), np.float32)
     assert jax.tree.structure(trees["clip"]["params"]) == jax.tree.structure(clip.blank(SMALL)["params"])
