@@ -18,10 +18,10 @@ from supcon_jax.build import clip, stage
 from supcon_jax.build.names import GENERATORS, net
 
 FULL = {
-    "shapes": ("", "plain", "twin", "long", "dmgan", "dfgan", "ssagan", "flow", "classifier", "damsm", "attngan"),
-    "cub": ("", "plain", "dmgan", "dfgan", "ssagan", "galip", "damsm", "attngan", "classifier"),
-    "coco": ("", "plain", "dmgan", "damsm", "attngan"),
-    "emoji": ("", "plain", "multi", "small", "damsm", "attngan"),
+    "shapes": ("", "plain", "twin", "long", "dmgan", "dfgan", "ssagan", "galip", "flow", "classifier", "damsm", "attngan"),
+    "cub": ("", "plain", "dmgan", "dfgan", "ssagan", "galip", "galip_blocks", "galip_none", "damsm", "attngan", "classifier"),
+    "coco": ("", "plain", "dmgan", "dfgan", "ssagan", "galip", "galip_blocks", "galip_none", "damsm", "attngan"),
+    "emoji": ("", "plain", "multi", "small", "dmgan", "dfgan", "ssagan", "damsm", "attngan"),
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),
 }
 PRESETS = [f"{name}:{word}" for name, words in FULL.items() for word in words]
@@ -52,11 +52,17 @@ def array(*shape, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
+usual_clip = functools.cache(clip.shapes)
+
+
 def abstract_towers(plain, name, workdir):
     """What load_frozen gives, as shapes: an ImageNet trunk, or encoders as the damsm stage would leave them."""
     places = plain[name].get("frozen", {})
     if "clip" in places:
-        tree, about = clip.shapes()
+        tree, about = usual_clip()
+        if places["clip"].startswith("stage:"):
+            heads = array(512, plain["clip_heads"]["args"]["dim"])
+            tree = {**tree, "heads": {"image": heads, "text": heads}}
         return {"clip": tree}, {"clip": about}, {}
     nets = plain["damsm"]["nets"]
     if "damsm" in places:
