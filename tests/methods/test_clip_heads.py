@@ -64,7 +64,11 @@ def test_another_term_takes_the_label_term_s_place(world, term):
     task = made(term=term)
     state = tiny.start(task, batch)
     own = state.params["model"]
-    _, aux = tiny.compiled(lambda state: task.players[0].loss(state.params, state, frozen, batch, jax.random.key(0)), state)(state)
+
+    def loss(state):
+        return task.players[0].loss(state.params, state, frozen, batch, jax.random.key(0))
+
+    _, aux = tiny.compiled(loss, state)(state)
     code, text = jax.jit(codes)(own, frozen, batch)
     logits = code @ own["label_head"]["dense"]["kernel"] + own["label_head"]["dense"]["bias"] if term == "label_head" else None
     seen = terms.Seen(code, text, batch["label"], batch["index"], logits=logits)
