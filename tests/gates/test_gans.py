@@ -206,7 +206,7 @@ def test_galip_does_around_a_fabricated_clip(steps=250):
 def test_dfgan_does_with_the_label_term(steps=100):
     """Its discriminator alone needs more steps than a gate may take (21.1 % after 700), so the label term helps: it sees
     the fakes through the fabricated CLIP's image tower, moved by its heads into the space of sentences. A tower of random
-    weights is soon deceived: what is learned in 100 steps is half lost after 300."""
+    weights is soon deceived: what is learned in 100 steps is half lost after 300. Measured 45.3 %, the twin 15.2 %."""
     tower, *trees = fabricated()
     *_, encoder, params = world()
     nets = {"text": encoder, "image": Eye(tower.image)}
