@@ -149,11 +149,10 @@ def frozen_shapes(config: dict, name: str, workdir: epath.Path) -> tuple[dict, d
     trees, about = {}, {}
     for key, place in config[name]["frozen"].items():
         upstream = place[6:] if place.startswith("stage:") else key
-        if key.startswith("clip_"):
+        if key.startswith("clip_") or key == "start":
             continue
         if key == "clip" and not place.startswith("stage:"):
             trees[key], about[key] = clip.load(config, name)[:2] if place else clip.shapes()
-        if key == "start":
             continue
         if key == "trunk":
             if config[name]["nets"]["image"]["frozen"]:

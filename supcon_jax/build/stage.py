@@ -153,11 +153,10 @@ def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dic
     """
     trees, about, hashes = {}, {}, {}
     for key, place in config[name]["frozen"].items():
-        if key.startswith("clip_"):  # how a foreign CLIP is read
+        if key.startswith("clip_") or key == "start":  # how a foreign CLIP is read, where a trunk begins
             continue
         if key == "clip" and not place.startswith("stage:"):
             trees[key], about[key], hashes[key] = clip.load(config, name)
-        if key == "start":
             continue
         if key == "trunk":
             if config[name]["nets"]["image"]["frozen"]:
