@@ -9,10 +9,12 @@ the start values of configs for arXiv 2412.03957, whose own are not public. Publ
 (pytorch-fid of 2018) or 14.01 (TensorFlow); DM-GAN IS 4.75, FID 16.09 (pytorch-fid of 2018); DF-GAN FID 14.81 (its released
 weights 12.10); SSA-GAN IS 5.17, FID 15.61; GALIP FID 10.08. Expect a day on one H100 for both stages of the default.
 Words after the colon: tiny (two CPU cores), plain (one branch, no label term), dmgan, dfgan, ssagan (that GAN after the damsm
-stage, which is skipped where it is finished), galip (224 px, with --config.galip.frozen.clip=FILE, ViT-B/32 of OpenAI's
-weights), damsm, attngan, classifier (the judge of is_cub_ours and of label accuracy: Inception-v3 on all 200 classes, the
-official split of pictures, from ImageNet's weights with --config.classifier.frozen.start=inception_v3_google.pth, else from
-scratch; 60 epochs, not measured on the real set yet).
+stage, which is skipped where it is finished), damsm, attngan. GALIP (224 px, around ViT-B/32 of OpenAI's weights): galip
+(before it the stage clip_heads trains heads on the frozen CLIP), galip_blocks (the last two blocks of both towers too), both
+with --config.clip_heads.frozen.clip=FILE, and galip_none (as published: no such stage; --config.galip.frozen.clip=FILE).
+classifier: the judge of is_cub_ours and of label accuracy, Inception-v3 on all 200 classes, the official split of pictures,
+from ImageNet's weights with --config.classifier.frozen.start=inception_v3_google.pth, else from scratch; 60 epochs, not
+measured on the real set yet.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -121,6 +123,22 @@ def get_config(word=""):
         optim={"disc": {**rate, "lr": 4e-4}, "gen": {**rate, "lr": 1e-4}},
         frozen={"damsm": "stage:damsm"},
     )
+    clip_heads = stage(
+        c,
+        method="clip_heads",
+        batch=512,
+        size=224,
+        steps=3400,  # 200 epochs of 17 steps
+        args={
+            "branches": 2, "scl": follow("scl"), "term": follow("term"),
+            "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "gamma": 10.0, "class_mask": True, "dim": 256, "blocks": 0, "clip_preproc": "correct",
+            "flip": c.views.get_oneway_ref("flip"),
+        },
+        nets={},
+        optim={"model": {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
+        frozen={"clip": "", "clip_act": "quick_gelu", "clip_vocab": ""},
+    )  # fmt: skip
     galip = stage(
         c,
         method="galip",
@@ -129,7 +147,7 @@ def get_config(word=""):
         steps=207_276,  # 1,502 epochs of 138 steps
         args={
             "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
-            "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "sim_weight": 4.0, "magp_weight": 2.0, "magp_power": 6.0, "clip_preproc": "correct", "z": 100,
             "share_noise": False, "ema": 0.0, "flip": c.views.get_oneway_ref("flip"),
         },
@@ -138,7 +156,7 @@ def get_config(word=""):
             "disc": {"net": "galip_d", "features": 512, "joint": 128},
         },
         optim={"disc": {**rate, "lr": 4e-4}, "gen": {**rate, "lr": 1e-4}},
-        frozen={"clip": "", "clip_act": "quick_gelu", "clip_vocab": ""},
+        frozen={"clip": "stage:clip_heads", "clip_act": "quick_gelu", "clip_vocab": ""},
     )  # fmt: skip
     classifier = stage(
         c,
@@ -152,7 +170,7 @@ def get_config(word=""):
         frozen={"start": ""},  # nothing is frozen: where learning starts
     )
     gans = {"attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan, "galip": galip}
-    update(c, {"damsm": damsm, **gans, "classifier": classifier})
+    update(c, {"damsm": damsm, "clip_heads": clip_heads, **gans, "classifier": classifier})
     c.evals = {
         "matching": {"every": 0, "fakes": 30_000, "reals": 3000, "seed": 0},
         "generation": {
@@ -164,16 +182,20 @@ def get_config(word=""):
     return choose(c, word, PRESETS)
 
 
+GALIP = {"stages": ("clip_heads", "galip"), "data": {"size": 224, "words": 77}}  # 77: what CLIP reads
+
 PRESETS = {
     "plain": {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
         "dmgan": {"args": {"branches": 1}}, "dfgan": {"args": {"branches": 1}}, "ssagan": {"args": {"branches": 1}},
-        "galip": {"args": {"branches": 1}},
+        "clip_heads": {"args": {"branches": 1}}, "galip": {"args": {"branches": 1}},
     },
     "dmgan": {"stages": ("damsm", "dmgan"), "batch": 10},
     "dfgan": {"stages": ("damsm", "dfgan")},
     "ssagan": {"stages": ("damsm", "ssagan")},
-    "galip": {"stages": ("galip",), "data": {"size": 224, "words": 77}},
+    "galip": GALIP,
+    "galip_blocks": {**GALIP, "clip_heads": {"args": {"blocks": 2}, "optim": {"model": {"lr": 1e-5}}}},
+    "galip_none": {**GALIP, "stages": ("galip",), "galip": {"frozen": {"clip": ""}}},
     # the judge must know the classes of the test split, so pictures are split, not classes
     "classifier": {
         "stages": ("classifier",), "data": {"partner": "none", "train": "official_train", "test": "official_test"},
@@ -210,6 +232,7 @@ PRESETS = {
             "args": {"z": 8},
             "nets": {"gen": {"width": 4, "sizes": (32,), "mask_width": 8}, "disc": {"width": 4}},
         },
+        "clip_heads": {"batch": 8, "size": 32, "steps": 2, "args": {"dim": 8}},
         "galip": {
             "batch": 8, "size": 32, "steps": 2,
             "args": {"z": 8},

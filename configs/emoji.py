@@ -5,7 +5,8 @@
 
 Default: the full-size AttnGAN at 64 px, DAMSM from scratch; sized for one GPU. Words after the colon: small (two CPU
 cores, 32 px, for comparisons), tiny (tests), multi (group, subgroup and tags as labels, Jaccard weights), plain (one
-branch, no label term), damsm, attngan.
+branch, no label term), dmgan, dfgan, ssagan (that GAN, sized as AttnGAN, after the damsm stage, which is skipped where it is
+finished), damsm, attngan.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -61,7 +62,56 @@ def get_config(word=""):
         optim={"disc": dict(adam), "gen": dict(adam)},
         frozen={"damsm": "stage:damsm"},
     )  # fmt: skip
-    update(c, {"damsm": damsm, "attngan": attngan})
+    dmgan = stage(
+        c,
+        method="dmgan",
+        steps=20_000,
+        args={
+            "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
+            "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
+            "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999,
+            "flip": c.views.get_oneway_ref("flip"),
+        },
+        nets={
+            "gen": {"net": "dmgan_g", "width": 32, "sizes": (16, 32, 64), "residual": 2, "cond": 100, "mask": "correct"},
+            "disc": {"net": "dmgan_d", "width": 32},
+        },
+        optim={"disc": dict(adam), "gen": dict(adam)},
+        frozen={"damsm": "stage:damsm"},
+    )  # fmt: skip
+
+    def one_stage(**more):
+        """What DF-GAN and SSA-GAN share."""
+        terms = {"temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0, "class_mask": True, "group": 48}
+        follows = {"scl": follow("scl") * 0.2, "term": follow("term"), "flip": c.views.get_oneway_ref("flip")}
+        own = {"branches": 2, "magp_weight": 2.0, "magp_power": 6.0, "share_noise": False}
+        drawn = {"z": 100, "text_norm": False, "ema": 0.0}
+        return {**terms, **follows, **own, **drawn, **more}
+
+    rate = {"name": "adam", "b1": 0.0, "b2": 0.9, "schedule": "constant"}
+    dfgan = stage(
+        c,
+        method="dfgan",
+        steps=20_000,
+        args=one_stage(damsm_weight=0.0, gammas=(4.0, 5.0, 10.0), truncate=0.88),
+        nets={"gen": {"net": "dfgan_g", "width": 32, "sizes": (64,)}, "disc": {"net": "dfgan_d", "width": 32, "most": 8}},
+        optim={"disc": {**rate, "lr": 4e-4}, "gen": {**rate, "lr": 1e-4}},
+        frozen={"damsm": "stage:damsm"},
+    )
+    ssagan = stage(
+        c,
+        method="ssagan",
+        steps=20_000,
+        args=one_stage(damsm_weight=0.05, gammas=(5.0, 5.0, 10.0)),
+        nets={
+            "gen": {"net": "ssagan_g", "width": 32, "sizes": (64,), "mask_width": 100, "norm": "correct"},
+            "disc": {"net": "ssagan_d", "width": 32, "most": 16},
+        },
+        optim={"disc": {**rate, "lr": 4e-4}, "gen": {**rate, "lr": 1e-4}},
+        frozen={"damsm": "stage:damsm"},
+    )
+    update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan})
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
         "generation": {
@@ -90,17 +140,44 @@ SMALL = {
         "nets": {"gen": {"width": 16, "sizes": (8, 16, 32), "residual": 1, "cond": 32}, "disc": {"width": 8}},
         "optim": {"disc": {"lr": 1e-3}, "gen": {"lr": 3e-3}},
     },
+    "dmgan": {
+        "steps": 1200,
+        "args": {
+            "z": 16, "ema": 0.99, "cond_noise": 0.1, "text_norm": True, "damsm_weight": 0.5, "temperature": 0.1,
+        },
+        "nets": {"gen": {"width": 16, "sizes": (8, 16, 32), "residual": 1, "cond": 32}, "disc": {"width": 8}},
+        "optim": {"disc": {"lr": 1e-3}, "gen": {"lr": 3e-3}},
+    },
+    "dfgan": {
+        "steps": 1200,
+        "args": {"z": 16, "ema": 0.99, "text_norm": True, "damsm_weight": 0.05, "temperature": 0.1},
+        "nets": {"gen": {"width": 8, "sizes": (32,)}, "disc": {"width": 8}},
+        "optim": {"disc": {"lr": 1e-3}, "gen": {"lr": 1e-3}},
+    },
+    "ssagan": {
+        "steps": 1200,
+        "args": {"z": 16, "ema": 0.99, "text_norm": True, "temperature": 0.1},
+        "nets": {"gen": {"width": 8, "sizes": (32,), "mask_width": 16}, "disc": {"width": 8, "most": 8}},
+        "optim": {"disc": {"lr": 1e-3}, "gen": {"lr": 1e-3}},
+    },
 }  # fmt: skip
 
 PRESETS = {
     "plain": {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
+        "dmgan": {"args": {"branches": 1}}, "dfgan": {"args": {"branches": 1}}, "ssagan": {"args": {"branches": 1}},
     },
     "multi": {
         "data": {"args": {"labels": "multi"}},
         "damsm": {"args": {"label_mode": "jaccard", "class_mask": False}},
         "attngan": {"args": {"label_mode": "jaccard", "class_mask": False}},
+        "dmgan": {"args": {"label_mode": "jaccard", "class_mask": False}},
+        "dfgan": {"args": {"label_mode": "jaccard", "class_mask": False}},
+        "ssagan": {"args": {"label_mode": "jaccard", "class_mask": False}},
     },
+    "dmgan": {"stages": ("damsm", "dmgan")},
+    "dfgan": {"stages": ("damsm", "dfgan")},
+    "ssagan": {"stages": ("damsm", "ssagan")},
     "small": SMALL,
     "tiny": {
         "batch": 8,
@@ -118,6 +195,21 @@ PRESETS = {
             "steps": 2,
             "args": {"z": 8},
             "nets": {"gen": {"width": 4, "sizes": (8, 16, 32), "residual": 1, "cond": 8}, "disc": {"width": 2}},
+        },
+        "dmgan": {
+            "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "sizes": (8, 16, 32), "residual": 1, "cond": 8}, "disc": {"width": 2}},
+        },
+        "dfgan": {
+            "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "sizes": (32,)}, "disc": {"width": 4}},
+        },
+        "ssagan": {
+            "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "sizes": (32,), "mask_width": 8}, "disc": {"width": 4, "most": 8}},
         },
         "=evals": {"matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0}},
     },

@@ -5,8 +5,9 @@
 Default: DAMSM + supervised contrast, then AttnGAN + supervised contrast, 32 px, sized for two CPU cores.
 Words after the colon: tiny (tests), long (10,000 steps, 22 minutes), plain (one branch, no label term), twin (captions, labels
 shuffled against the pictures: everything must fail on it), dmgan, dfgan, ssagan (that GAN after the damsm stage, which is
-skipped where it is finished), flow (flow matching in the GAN's place, for as long), classifier (the scorer of attributes),
-damsm, attngan.
+skipped where it is finished), galip (that GAN after the stage clip_heads, around any CLIP with a vision transformer, with
+--config.clip_heads.frozen.clip=FILE: none ships), flow (flow matching in the GAN's place, for as long), classifier (the scorer
+of attributes), damsm, attngan.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -128,6 +129,38 @@ def get_config(word=""):
         optim={"gen": {"name": "adam", "lr": 3e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine", "warmup": 50}},
         frozen={"damsm": "stage:damsm"},
     )  # fmt: skip
+    clip_heads = stage(
+        c,
+        method="clip_heads",
+        batch=64,
+        steps=600,
+        args={
+            "branches": 2, "scl": follow("scl"), "term": follow("term"),
+            "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "gamma": 10.0, "class_mask": True, "dim": 64, "blocks": 0, "clip_preproc": "correct",
+            "flip": c.views.get_oneway_ref("flip"),
+        },
+        nets={},
+        optim={"model": {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
+        frozen={"clip": "", "clip_act": "quick_gelu", "clip_vocab": ""},
+    )  # fmt: skip
+    galip = stage(
+        c,
+        method="galip",
+        steps=1400,
+        args={
+            "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
+            "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
+            "sim_weight": 4.0, "magp_weight": 2.0, "magp_power": 6.0, "clip_preproc": "correct", "z": 16,
+            "share_noise": False, "ema": 0.99, "flip": c.views.get_oneway_ref("flip"),
+        },
+        nets={
+            "gen": {"net": "galip_g", "width": 8, "sizes": (32,), "bridge": 16, "inner": 8, "depth": 2},
+            "disc": {"net": "galip_d", "features": 64, "joint": 32},
+        },
+        optim={"disc": {**rate, "lr": 1e-3}, "gen": {**rate, "lr": 1e-3}},
+        frozen={"clip": "stage:clip_heads", "clip_act": "quick_gelu", "clip_vocab": ""},
+    )  # fmt: skip
     classifier = stage(
         c,
         method="classifier",
@@ -136,8 +169,8 @@ def get_config(word=""):
         nets={"image": {"net": "attributes", "heads": dict(GROUPS), "width": 16}},
         optim={"model": {"name": "adam", "lr": 2e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
     )
-    gans = {"attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan}
-    update(c, {"damsm": damsm, **gans, "flow": flow, "classifier": classifier})
+    gans = {"attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan, "galip": galip}
+    update(c, {"damsm": damsm, "clip_heads": clip_heads, **gans, "flow": flow, "classifier": classifier})
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
         "attributes": {
@@ -156,11 +189,13 @@ PRESETS = {
     "plain": {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
         "dmgan": {"args": {"branches": 1}}, "dfgan": {"args": {"branches": 1}}, "ssagan": {"args": {"branches": 1}},
+        "clip_heads": {"args": {"branches": 1}}, "galip": {"args": {"branches": 1}},
     },
     "dmgan": {"stages": ("damsm", "dmgan")},
     "dfgan": {"stages": ("damsm", "dfgan")},
     "ssagan": {"stages": ("damsm", "ssagan")},
     "flow": {"stages": ("damsm", "flow")},
+    "galip": {"stages": ("clip_heads", "galip"), "data": {"words": 77}},  # 77: what CLIP reads
     "twin": {"data": {"shuffle_pairs": True}},
     "long": {
         "damsm": {"steps": 1500},
@@ -202,6 +237,12 @@ PRESETS = {
             "nets": {"gen": {"width": 4, "mask_width": 8}, "disc": {"width": 4}},
         },
         "flow": {"batch": 8, "steps": 2, "args": {"sampling": 2}, "nets": {"gen": {"width": 4}}},
+        "clip_heads": {"batch": 8, "steps": 2, "args": {"dim": 8}},
+        "galip": {
+            "steps": 2,
+            "args": {"z": 8},
+            "nets": {"gen": {"width": 4, "bridge": 4, "inner": 2, "depth": 1}, "disc": {"features": 8, "joint": 4}},
+        },
         "classifier": {"steps": 2, "nets": {"image": {"width": 4}}},
         "=evals": {
             "matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0},

@@ -112,7 +112,7 @@ def test_shared_values_reach_every_stage(name):
 def test_a_comparator_is_two_values_away_and_reaches_every_stage(name, values):
     path = str(CONFIGS / f"{name}.py")
     before, after = plain(path), config.plain(config.override(config.load(path), values))
-    stages = {"damsm", *GANS} & set(after)
+    stages = {"damsm", "clip_heads", *GANS} & set(after)
     assert {after[stage]["args"]["term"] for stage in stages} == {values["term"]}
     changed = {key for key, value in config.flat(after).items() if config.flat(before)[key] != value}
     assert changed == {*values, *(f"{stage}.args.{key}" for stage in stages for key in {"term", "scl"} & set(values))}
@@ -269,7 +269,7 @@ COMMANDS = {
     "a folder": (["--config=FOLDER"], "no config file"),
     "not python": (["--config=FOLDER/not.txt"], "not.txt"),
     "unknown preset": (["--config=configs/shapes.py:tinny"], "'tinny' is not known; use one of:.*tiny"),
-    "unknown second preset": (["--config=configs/shapes.py:tiny,galip"], "'galip' is not known"),
+    "unknown second preset": (["--config=configs/shapes.py:tiny,pastel"], "'pastel' is not known"),
     "unknown flag": ([TINY, "--wrokdir=x"], "unrecognized arguments: --wrokdir=x"),
     "stray word": ([TINY, "--workdir=x", "train"], "unrecognized arguments: train"),
     "unknown mode": ([TINY, "--mode=dream"], "dream.*(choose from|train)"),

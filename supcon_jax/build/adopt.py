@@ -171,7 +171,7 @@ def read_clip(config: dict, file) -> tuple[str, dict, dict, str]:
 
     Raises UserError: the config has no such stage, or as clip.load does.
     """
-    name = next((name for name in config if "clip_act" in dict(section(config, name).get("frozen", {}))), None)
+    name = next((name for name in config["stages"] if "clip_act" in section(config, name).get("frozen", {})), None)
     if name is None:
         raise UserError(f"{file} holds CLIP: its activation and vocabulary come from a config with a stage that works with "
                         "one, such as --config=configs/cub.py:galip")

@@ -14,13 +14,14 @@ from supcon_jax.config import UserError
 from supcon_jax.convert import clip as foreign
 from supcon_jax.convert import tensors
 from supcon_jax.data.bpe import Bpe
-from supcon_jax.nets.clip import CLIP, published
+from supcon_jax.nets.clip import CLIP, ImageTransformer, published
+from supcon_jax.nets.galip import TAPS
 
 DRAWN = "ViT-B-32"  # what is compiled where no file is given
 
 
 def load(config: dict, name: str) -> tuple[dict, dict, str]:
-    """(weights, {"nets", "vocab"}, sha256) of the CLIP that a stage asks for.
+    """(weights, {"nets", "vocab", ...}, sha256) of the CLIP that a stage asks for.
 
     Raises UserError: nothing given, or a file that holds no CLIP.
     """
@@ -35,7 +36,7 @@ def load(config: dict, name: str) -> tuple[dict, dict, str]:
 
 
 def opened(options: dict, where: str) -> tuple[dict, dict, str]:
-    """(weights, {"nets", "vocab"}, sha256) of the CLIP in a section of the config.
+    """(weights, {"nets", "vocab", ...}, sha256) of the CLIP in a section of the config.
 
     clip: a file of open_clip's or Hugging Face's names (.safetensors, .pth, .bin), or one of this library.
     clip_act: activation of a foreign file's network; clip_vocab: see bpe.Bpe.load. where: the section, for messages.
@@ -45,7 +46,7 @@ def opened(options: dict, where: str) -> tuple[dict, dict, str]:
     with storage.local(path) as file:
         if "about" in tensors.metadata(file):
             tree, about, sha = weights.load(file, "clip")
-            return tree, {"nets": about["nets"], "vocab": about["vocab"]}, sha
+            return tree, about, sha
         sha, given = tensors.sha256(file), tensors.read(file)
     vocab = Bpe.load(options["clip_vocab"] or None)
     module = foreign.network(given, act=options["clip_act"], end=vocab.end)
@@ -77,10 +78,31 @@ def described(module: CLIP) -> dict:
     return {"net": "clip", "image": plain(module.image), "text": plain(module.text)}
 
 
+def check(config: dict, name: str, module: CLIP, about: dict) -> None:
+    """Whether this CLIP can serve a stage of GALIP's. about: what its file says.
+
+    Raises UserError: a ResNet or too few blocks, captions longer than it reads, more blocks to train than there are, or a
+    stage 1 that saw pictures of other values.
+    """
+    image, text, words = module.image, module.text, config["data"]["words"]
+    kind = f"a vision transformer of {image.depth} blocks" if isinstance(image, ImageTransformer) else "a ResNet"
+    if not isinstance(image, ImageTransformer) or image.depth <= max(TAPS):
+        raise UserError(f"GALIP needs a CLIP with a vision transformer of more than {max(TAPS)} blocks; the file holds one with"
+                        f" {kind}: give another")
+    if words > text.length:
+        raise UserError(f"config.data.words={words}: this CLIP reads {text.length} at most")
+    blocks, most = config[name]["args"].get("blocks", 0), min(image.depth, text.depth)
+    if blocks > most:
+        raise UserError(f"config.{name}.args.blocks={blocks}: this CLIP's smaller tower has {most} blocks; use {most} at most")
+    before = about["config"][about["stage"]]["args"] if "stage" in about else {}
+    seen, rule = (args.get("clip_preproc") for args in (before, config[name]["args"]))
+    if seen and seen != rule:
+        raise UserError(f"config.{name}.args.clip_preproc={rule!r}, but the CLIP that it is given was trained with {seen!r}: "
+                        "use one for both stages")
+
+
 def fitted(options: dict, towers: dict) -> dict:
     """Options of a net of GALIP's with what follows from the tower that it works with: its grid and width."""
     image = towers["clip"]["nets"]["clip"]["image"]
-    if "patch" not in image:
-        raise UserError("GALIP needs a CLIP with a vision transformer; the file holds one with a ResNet: give another")
     more = {"grid": image["side"] // image["patch"]}
     return {**options, **more, **({"clip": image["width"]} if options["net"] == "galip_g" else {})}

@@ -149,9 +149,10 @@ def frozen_shapes(config: dict, name: str, workdir: epath.Path) -> tuple[dict, d
     trees, about = {}, {}
     for key, place in config[name]["frozen"].items():
         upstream = place[6:] if place.startswith("stage:") else key
-        if key == "clip":
+        if key.startswith("clip_") or key == "start":
+            continue
+        if key == "clip" and not place.startswith("stage:"):
             trees[key], about[key] = clip.load(config, name)[:2] if place else clip.shapes()
-        if key.startswith("clip") or key == "start":
             continue
         if key == "trunk":
             if config[name]["nets"]["image"]["frozen"]:
@@ -172,7 +173,8 @@ def exported(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict]:
         functools.partial(core.init_state, built.task), key_shape(), batch_shapes(built, config[name])
     )
     tree = jax.eval_shape(stage.EXPORTS[config[name]["method"]], state, built.frozen)
-    return tree, {"nets": config[name]["nets"], "vocab": list(built.data.vocab.words)}
+    towers = frozen_shapes(config, name, workdir)[1]
+    return tree, {"nets": stage.told_nets(config[name], towers), "vocab": built.data.vocab.plain()}
 
 
 def shown(said: dict) -> Iterator[str]:

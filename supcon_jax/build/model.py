@@ -50,13 +50,18 @@ class Model:
 
     @functools.cached_property
     def clip(self) -> Tower | None:
-        """The frozen CLIP that the generator works with, if it does."""
+        """The frozen CLIP that the generator works with, if it does, or that stage 1 has trained heads for."""
         if "clip" not in self.nets:
             return None
+        tree = self.tree["clip"] if "gen" in self.nets else self.tree
         try:
-            return Tower(self.nets["clip"], self.tree["clip"], self.args["clip_preproc"])
+            return Tower(self.nets["clip"], tree, self.args["clip_preproc"])
         except ValueError as error:
             raise UserError(str(error)) from None
+
+    def _near(self, code, kind: str):
+        """CLIP's codes as they are encoded: of stage 1's own weights in the space that it has trained."""
+        return code if not self.clip or "gen" in self.nets else self.clip.joint(code, kind)
 
     def tokens(self, texts: Sequence[str], seed: int = 0):
         """(ids i32[n, t], lengths i32[n]); words that the vocabulary lacks are left out (see `unknown`).
@@ -107,12 +112,12 @@ class Model:
 
     @functools.cached_property
     def _sentence(self):
-        return jax.jit(lambda ids, lengths: unit(self._text(ids, lengths)[1]))
+        return jax.jit(lambda ids, lengths: unit(self._near(self._text(ids, lengths)[1], "text")))
 
     @functools.cached_property
     def _image(self):
         if self.clip:
-            return jax.jit(lambda images: unit(self.clip.see(signed(images))[1]))
+            return jax.jit(lambda images: unit(self._near(self.clip.see(signed(images))[1], "image")))
         variables = {"params": self.tree["params"]["image"], "batch_stats": self.tree["stats"]["image"]}
         return jax.jit(lambda images: unit(self.nets["image"].apply(variables, signed(images))[1]))
 
@@ -142,7 +147,7 @@ class Model:
         return jax.jit(draw)
 
 
-def load(source: str, kinds: Sequence[str] = (*GENERATORS, "damsm")) -> Model:
+def load(source: str, kinds: Sequence[str] = (*GENERATORS, "damsm", "clip_heads")) -> Model:
     """Weights from a work folder, a weight file, or by the name of shipped ones ("shapes").
 
     kinds: what is looked for in a work folder, in this order.

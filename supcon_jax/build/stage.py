@@ -117,8 +117,8 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
         for key, options in towers.get(kind, {}).get("nets", {}).items():
             more = {"vocab": len(data.vocab)} if key == "text" else {}
             nets[key] = net(options, f"{name}.frozen.{kind}", precision, **more)
-    if "clip" in nets and config["data"]["words"] > nets["clip"].text.length:
-        raise UserError(f"config.data.words={config['data']['words']}: this CLIP reads {nets['clip'].text.length} at most")
+    if "clip" in nets:
+        clip.check(config, name, nets["clip"], towers["clip"])
     for key, options in own_nets(section, towers).items():
         if key == "disc" and "clip" in nets:
             nets[key] = (net(options, f"{name}.nets.disc", precision),)
@@ -139,6 +139,13 @@ def own_nets(section: dict, towers: dict) -> dict:
     return {key: clip.fitted(options, towers) if galip else options for key, options in section["nets"].items()}
 
 
+def told_nets(section: dict, towers: dict) -> dict:
+    """The options of all nets in a stage's weight file: its own, of a GAN's the generator, and its frozen encoders'."""
+    own = own_nets(section, towers)
+    own = {"gen": own["gen"]} if section["method"] in GENERATORS else own
+    return {**own, **next((about["nets"] for about in towers.values() if "nets" in about), {})}
+
+
 def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict, dict]:
     """The frozen towers of a stage: (trees, what their files say of themselves, sha256), by name.
 
@@ -146,9 +153,10 @@ def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dic
     """
     trees, about, hashes = {}, {}, {}
     for key, place in config[name]["frozen"].items():
-        if key == "clip":
+        if key.startswith("clip_") or key == "start":  # how a foreign CLIP is read, where a trunk begins
+            continue
+        if key == "clip" and not place.startswith("stage:"):
             trees[key], about[key], hashes[key] = clip.load(config, name)
-        if key.startswith("clip") or key == "start":
             continue
         if key == "trunk":
             if config[name]["nets"]["image"]["frozen"]:
@@ -211,10 +219,8 @@ def described(config: dict, name: str, vocab: list | dict, towers: dict) -> dict
     towers: what the files of its frozen towers say, by name.
     """
     section = config[name]
-    nets = section["nets"]
-    if section["method"] in GENERATORS:
-        nets = {"gen": own_nets(section, towers)["gen"], **towers["clip" if "clip" in towers else "damsm"]["nets"]}
-    return {"kind": section["method"], "vocab": vocab, "config": known(config), "stage": name, "nets": nets}
+    kind = KINDS.get(section["method"], section["method"])
+    return {"kind": kind, "vocab": vocab, "config": known(config), "stage": name, "nets": told_nets(section, towers)}
 
 
 def known(config: dict) -> dict:
@@ -258,9 +264,17 @@ def export_galip(state, towers):
     return {"gen": {"params": state.memory["ema"]}, "clip": towers["clip"]}
 
 
+def export_clip(state, towers):
+    """CLIP with the trained heads and, where they learned, its last blocks: a tower of its own."""
+    from supcon_jax.methods.clip_heads import export
+
+    return export(state.params["model"], towers["clip"])
+
+
 def export_model(state, towers):
     return {"params": state.params["model"], "stats": state.stats["model"]}
 
 
-EXPORTS = {"damsm": export_damsm, "classifier": export_model, **dict.fromkeys(GENERATORS, export_generator),
-           "galip": export_galip}
+EXPORTS = {"damsm": export_damsm, "clip_heads": export_clip, "classifier": export_model,
+           **dict.fromkeys(GENERATORS, export_generator), "galip": export_galip}
+KINDS = {"clip_heads": "clip"}  # what a stage's weights are to those that read them, where it is not the method's name

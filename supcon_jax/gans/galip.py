@@ -21,7 +21,8 @@ from supcon_jax.views import image as views
 class Tower:
     """The frozen CLIP: how pictures and texts are read, and what the generator sends through it.
 
-    net: clip.CLIP with a vision transformer; tree: frozen["clip"]; rule: see nets.galip.preprocess.
+    net: clip.CLIP with a vision transformer; tree: frozen["clip"], with "heads" where a stage 1 has trained some
+    (methods.clip_heads); rule: see nets.galip.preprocess.
     Raises ValueError: CLIP with a ResNet, or of too few blocks.
     """
 
@@ -53,6 +54,11 @@ class Tower:
         code = code.astype(jnp.promote_types(code.dtype, jnp.float32))
         return jax.lax.stop_gradient((words.reshape(n, v, t, -1), code.reshape(n, v, -1)))
 
+    def joint(self, code, kind):
+        """Codes [n, d] of kind "image" or "text" in the space of stage 1's heads, [n, e]; as they are without heads."""
+        heads = self.tree.get("heads")
+        return code if heads is None else code @ heads[kind]
+
 
 def galip(
     nets,
@@ -78,10 +84,12 @@ def galip(
     """GALIP: generator and discriminator around one frozen CLIP, hinge losses, penalty on CLIP's features.
 
         L_D = sum_b [ H(real | s, 1) + 1/2 (H(fake | s, -1) + H(real | wrong s, -1)) + magp_weight E |grad|^magp_power ]
-        L_G = sum_b [ -D(fake | s) - sim_weight E cos(CLIP(fake), s) ] + scl * L_SCL(fakes, texts)
+        L_G = sum_b [ -D(fake | s) - sim_weight E cos(A CLIP(fake), B s) ] + scl * L_SCL(A CLIP(fakes), B texts)
 
     Tao et al. 2023, arXiv 2301.12959, with the constants of their code; L_SCL in the spirit of arXiv 2412.03957, or
-    what `term` names in its place, on CLIP's codes. Wrong pairs are each real picture with the sentence of the next row.
+    what `term` names in its place. A and B: the heads of stage 1 (methods.clip_heads), if frozen["clip"] has some; else
+    nothing, as published. G and D read CLIP without them, and so do the heads of this task. Wrong pairs are each real
+    picture with the sentence of the next row.
 
     nets: "gen", "disc" (a tuple of one module), and "clip" (frozen["clip"]).
     branches: 1 or 2; both share all parameters.
@@ -162,12 +170,16 @@ def galip(
     def gen(params, state, frozen, batch, key):
         clip = tower(frozen)
         fakes, sentence = play(params, clip, batch, key)
-        (taps, code), s = clip.see(fakes), merge(sentence)
+        (taps, raw), s = clip.see(fakes), merge(sentence)
         fool = -branches * judge_net.apply({"params": params["disc"]}, taps, s)[1].mean()
-        alike = branches * cosine(code, s).mean()
+        code, near = clip.joint(raw, "image"), clip.joint(s, "text")
+        alike = branches * cosine(code, near).mean()
         total, metrics = fool - sim_weight * alike, {"fake_cond": fool, "similarity": alike / branches}
         if scl:
-            seen = terms.Seen(code.reshape(sentence.shape), sentence, *(batch[x][:, :branches] for x in ("label", "index")))
+            if term == "label_head":  # D's head reads CLIP as D does
+                code, near = raw, s
+            code, near = (x.reshape(*sentence.shape[:2], -1) for x in (code, near))
+            seen = terms.Seen(code, near, *(batch[x][:, :branches] for x in ("label", "index")))
             value, parts = game.label_term(seen, params["disc"], None, about, options)
             total, metrics = total + scl * value, metrics | parts
         return total, Aux(metrics, {}, state.memory)

@@ -183,7 +183,7 @@ def test_a_generator_of_another_clip_is_refused(tmp_path):
 def test_clip_becomes_a_tower_that_galip_takes(tmp_path):
     """With joint projections, as OpenAI names it; its vocabulary and activation go with it."""
     made, source = openai_file(tmp_path)
-    config = plain("configs/cub.py:galip,tiny", **{"galip.frozen.clip_vocab": str(write_merges(tmp_path / "merges.txt"))})
+    config = plain("configs/cub.py:galip,tiny", **{"clip_heads.frozen.clip_vocab": str(write_merges(tmp_path / "merges.txt"))})
     convert(config, source, tmp_path / "own.safetensors")
     given = {"galip": {"frozen": {"clip": str(tmp_path / "own.safetensors"), "clip_act": "gelu", "clip_vocab": ""}}}
     tree, about, _ = clip.load(given, "galip")

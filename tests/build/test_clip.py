@@ -78,10 +78,27 @@ def test_a_missing_file_is_said_in_one_line(place, said):
         clip.load(section(clip=place), "galip")
 
 
-def test_galip_refuses_a_resnet():
-    towers = {"clip": {"nets": {"clip": clip.described(CLIP(ImageResNet(6, 32, 4, (1, 1, 1, 1)), SMALL.text))}}}
-    with pytest.raises(UserError, match="vision transformer"):
-        clip.fitted({"net": "galip_g"}, towers)
+RESNET = CLIP(ImageResNet(6, 32, 4, (1, 1, 1, 1)), SMALL.text)
+HEADS = {"stage": "clip_heads", "config": {"clip_heads": {"args": {"clip_preproc": "compat"}}}}
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "args", "about", "said"),
+    [(RESNET, 12, {}, {}, "vision transformer of more than 8 blocks; the file holds one with a ResNet: give another"),
+     (SMALL.clone(image=SMALL.image.clone(depth=8)), 12, {}, {}, "holds one with a vision transformer of 8 blocks"),
+     (SMALL, 17, {}, {}, "^config.data.words=17: this CLIP reads 16 at most$"),
+     (SMALL, 12, {"blocks": 2}, {}, "^config.galip.args.blocks=2: this CLIP's smaller tower has 1 blocks; use 1 at most$"),
+     (SMALL, 12, {"clip_preproc": "correct"}, HEADS, "clip_preproc='correct', but .* trained with 'compat': use one")],
+)  # fmt: skip
+def test_what_galip_cannot_work_with_is_said_in_one_line(module, words, args, about, said):
+    with pytest.raises(UserError, match=said) as caught:
+        clip.check({"data": {"words": words}, "galip": {"args": args}}, "galip", module, about)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_galip_can_work_with():
+    for args in ({"blocks": 1}, {"clip_preproc": "compat"}):
+        clip.check({"data": {"words": 16}, "galip": {"args": args}}, "galip", SMALL, HEADS if "blocks" not in args else {})
 
 
 @pytest.mark.slow  # it compiles GALIP's step, its evaluation and its sampling
@@ -90,11 +107,15 @@ def test_two_steps_and_pictures_end_to_end(tmp_path, capsys):
     argv = ("--config=configs/cub.py:galip,tiny", f"--workdir={tmp_path / 'w'}", f"--config.data.root={root}",
             "--config.mesh.data=1", "--config.eval_batch=8")
     assert runs.command(*argv)[0] == 2
-    assert "galip.frozen.clip=FILE" in capsys.readouterr().err
-    assert runs.command(*argv, f"--config.galip.frozen.clip={file}")[0] == 0, capsys.readouterr().err
-    said = runs.done(tmp_path / "w", "galip")
-    assert said["steps"] == 2 and said["skipped"] == 0
+    assert "clip_heads.frozen.clip=FILE" in capsys.readouterr().err
+    assert runs.command(*argv, f"--config.clip_heads.frozen.clip={file}")[0] == 0, capsys.readouterr().err
+    for stage in ("clip_heads", "galip"):
+        said = runs.done(tmp_path / "w", stage)
+        assert said["steps"] == 2 and said["skipped"] == 0
+    before = model.load(str(tmp_path / "w" / "clip_heads"))
+    assert before.encode_text(["red"]).shape == (1, 8) and before.tree["heads"]["image"].shape == (6, 8)
     made = model.load(str(tmp_path / "w"))
+    assert tiny.same(made.tree["clip"], before.tree)
     texts = ["this bird is red", "lower"]
     images = made.generate(texts)
     assert images.shape == (2, 32, 32, 3) and np.abs(images).max() <= 1 and made.unknown("lower xyz") == []
@@ -108,3 +129,17 @@ def test_without_a_file_the_usual_size_stands_for_it_in_shape(tmp_path):
     own = section(clip=str(own_file(tmp_path / "a.safetensors")))
     trees, _, _ = compile_.frozen_shapes(own, "galip", tmp_path)
     assert trees["clip"]["params"]["text"]["project"]["kernel"] == jax.ShapeDtypeStruct((8, 6), np.float32)
+
+
+def test_stage_one_stands_for_itself_in_shape(tmp_path):
+    """To compile GALIP before its stage 1 was trained: CLIP with heads, its nets and its vocabulary."""
+    from supcon_jax import config
+
+    file = own_file(tmp_path / "clip.safetensors")
+    flags = {"data.root": str(cub_layout(tmp_path / "cub")), "clip_heads.frozen.clip": str(file), "mesh.data": "1"}
+    flags["clip_heads.args.blocks"] = "1"
+    plain = config.plain(config.override(config.load("configs/cub.py:galip_blocks,tiny"), flags))
+    trees, about, _ = compile_.frozen_shapes(plain, "galip", tmp_path)
+    assert trees["clip"]["heads"]["text"] == jax.ShapeDtypeStruct((6, 8), np.float32)
+    assert jax.tree.structure(trees["clip"]["params"]) == jax.tree.structure(clip.blank(SMALL)["params"])
+    assert about["clip"]["nets"] == {"clip": clip.described(SMALL)} and Bpe(**about["clip"]["vocab"]).digest() == BPE.digest()

@@ -84,10 +84,17 @@ def plain(state, frozen, batch, key, b):
     return d, -judge(made, s).mean() - 4 * alike.mean(), code, s
 
 
-def test_losses_are_the_formulas_summed_over_branches(world, one):
+@pytest.fixture(scope="module")
+def truth(world):
+    """What `plain` says of both branches: (L_D, L_G, codes, sentences), each a pair."""
     frozen, batch, _, state = world
     go = tiny.compiled(lambda *a: [plain(*a, jax.random.key(7), b) for b in (0, 1)], state, frozen, batch)
-    d, g, code, s = zip(*go(state, frozen, batch), strict=True)
+    return tuple(zip(*go(state, frozen, batch), strict=True))
+
+
+def test_losses_are_the_formulas_summed_over_branches(world, one, truth):
+    _, batch, _, _ = world
+    d, g, code, s = truth
     np.testing.assert_allclose(one["disc"][0], sum(d), rtol=1e-4)
     rows = [unit(jnp.stack(x, 1).reshape(8, EMBED)) for x in (code, s)]
     term, _ = contrast.label_supcon(*rows, batch["label"].reshape(8), index=batch["index"].reshape(8), scale=2.0,
@@ -124,6 +131,26 @@ def test_a_term_that_clip_has_no_words_for_is_refused():
     with pytest.raises(UserError, match=r"^config\.galip\.args\.term='xmc' .* use supcon, unicl, ntxent or label_head$"):
         task_of(term="xmc")
     task_of(term="xmc", scl=0.0)
+
+
+def test_stage_one_s_heads_are_the_space_of_likeness_and_labels_alone(world, one, truth):
+    """G and D read CLIP as without heads; only what compares pictures with texts goes through them."""
+    frozen, batch, task, state = world
+    rng = np.random.default_rng(4)
+    heads = {kind: jnp.asarray(rng.standard_normal((EMBED, 3)), jnp.float32) for kind in ("image", "text")}
+    headed = {"clip": frozen["clip"] | {"heads": heads}}
+
+    def gen(state, frozen, batch):
+        return task.players[1].loss(state.params, state, frozen, batch, jax.random.key(7))
+
+    loss, aux = tiny.compiled(gen, state, headed, batch)(state, headed, batch)
+    assert aux.metrics["fake_cond"] == pytest.approx(float(one["gen"][1]["fake_cond"]), rel=1e-5)
+    rows = [unit(jnp.stack(x, 1).reshape(8, EMBED) @ heads[kind]) for x, kind in zip(truth[2:], heads, strict=True)]
+    assert aux.metrics["similarity"] == pytest.approx(float((rows[0] * rows[1]).sum(1).mean()), abs=1e-5)
+    term, _ = contrast.label_supcon(*rows, batch["label"].reshape(8), index=batch["index"].reshape(8), scale=2.0,
+                                    text_inner=False)  # fmt: skip
+    assert aux.metrics["scl"] == pytest.approx(float(term), rel=1e-4)
+    assert loss == pytest.approx(float(aux.metrics["fake_cond"] - 8 * aux.metrics["similarity"] + 0.2 * term), rel=1e-4)
 
 
 def test_heads(world):
