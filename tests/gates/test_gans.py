@@ -23,7 +23,6 @@ from supcon_jax.data.synthetic import shapes
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.gans.dfgan import dfgan
 from supcon_jax.gans.galip import galip
-from supcon_jax.gans.game import unit_rms
 from supcon_jax.gans.ssagan import ssagan
 from supcon_jax.gans.stacked import stacked
 from supcon_jax.methods.clip_heads import clip_heads, export
@@ -35,6 +34,7 @@ from supcon_jax.nets.clip import CLIP, ImageTransformer
 from supcon_jax.nets.galip import preprocess
 from supcon_jax.nets.init import on_host
 from supcon_jax.nets.text import TextEncoder
+from supcon_jax.ops.arrays import unit_rms
 from supcon_jax.ops.rows import dense
 
 SIDE, WORDS, RECORDS, HELD, BATCH = 16, 12, 4096, 512, 32

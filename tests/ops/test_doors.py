@@ -95,16 +95,20 @@ def judge(case):
         (got, sums), grads = jax.jit(both[0])(x, y, scale)
         (want, defined), given = jax.jit(both[1])(x, y, scale)
         assert (np.abs(given[1]).max() > 0) == (case["view"] in ("rows", "both"))
-        close((got, sums, grads), (want, defined, given), 1e-12)
+        return close((got, sums, grads), (want, defined, given), 1e-12)
 
 
 def close(got, want, share):
-    """Equal to a share of each array's largest entry, and finite."""
+    """Equal to a share of each array's largest entry, and finite; the largest share found."""
+    found = []
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         one, other = np.asarray(one), np.asarray(other)
         assert np.isfinite(one).all() and one.dtype == other.dtype
         largest = np.abs(np.where(other > rows.LOWEST, other, 0)).max()
-        np.testing.assert_allclose(np.maximum(one, -1e29), np.maximum(other, -1e29), rtol=0, atol=share * max(largest, 1))
+        one, other = np.maximum(one, -1e29), np.maximum(other, -1e29)
+        np.testing.assert_allclose(one, other, rtol=0, atol=share * max(largest, 1))
+        found.append(np.abs(one - other).max(initial=0) / max(largest, 1))
+    return float(max(found))
 
 
 @pytest.mark.parametrize("case", covering.pairs(SETTINGS, sensible), ids=covering.name)
@@ -115,6 +119,8 @@ def test_every_two_settings_meet(case):
 @pytest.mark.long
 @pytest.mark.parametrize("name", DOORS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_settings(kind, name):
-    for case in covering.product({**SETTINGS, "kind": [kind], "door": [name]}, sensible):
-        judge(case)
+def test_all_settings(kind, name, record_property):
+    """For the committed record: pytest -m "long and not slow" -n 2 --dist=load tests/ops/test_doors.py --junitxml=..."""
+    shares = [judge(case) for case in covering.product({**SETTINGS, "kind": [kind], "door": [name]}, sensible)]
+    record_property("settings", len(shares))
+    record_property("largest_share", f"{max(shares):.1e}")
