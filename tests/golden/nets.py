@@ -1,6 +1,8 @@
-"""What a test of a network's reference numbers needs to know of it."""
+"""What a test of a network's reference numbers needs to know of it and of its pictures."""
 
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Net(NamedTuple):
@@ -27,3 +29,13 @@ def pixels(a):
 
 def planes(a):
     return a.transpose(0, 3, 1, 2)
+
+
+def flat(picture):
+    """Whether much of a picture is of one colour, so that maxima over windows are ties."""
+    return (np.diff(picture, axis=-1) == 0).mean() > 0.01
+
+
+def summary(a):
+    """The four numbers that a file keeps of an array too large to be kept."""
+    return np.array([a.mean(), a.std(), np.abs(a).max(), np.linalg.norm(a.ravel())])

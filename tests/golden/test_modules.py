@@ -12,7 +12,7 @@ import pytest
 
 from golden import families, galip, onestage, towers
 from golden.cases import read_cases
-from golden.nets import Net, pixels, planes
+from golden.nets import Net, flat, pixels, planes, summary
 from supcon_jax.convert import attngan, damsm, dmgan, inception, rename, tensors
 from supcon_jax.nets import attngan as attngan_nets
 from supcon_jax.nets import dmgan as dmgan_nets
@@ -141,10 +141,6 @@ FLIPS_MEAN = 4e-3    # mean over the picture, of the largest entry / sqrt(entrie
 HEADS = ("params/regions/", "params/code/")  # no ReLU between them and the outputs: float32 keeps their gradients
 
 
-def summary(a):
-    return np.array([a.mean(), a.std(), np.abs(a).max(), np.linalg.norm(a.ravel())])
-
-
 def compare(got, expected, name, tol, gradient=False, of_largest=False):
     """One array, whole or as the file samples it (every k-th entry of the last two axes, and four numbers of all)."""
     got = np.asarray(got)
@@ -171,11 +167,6 @@ def compare(got, expected, name, tol, gradient=False, of_largest=False):
             atol = max(tol.atol, rtol * np.abs(a).max()) if of_largest else tol.atol if np.ndim(a) else 0
         np.testing.assert_allclose(mine, a, rtol=rtol, atol=atol, err_msg=key)
     assert found, f"the file has no {name}"
-
-
-def flat(picture):
-    """Whether much of a picture is of one colour, so that maxima over windows are ties."""
-    return (np.diff(picture, axis=-1) == 0).mean() > 0.01
 
 
 def compare_loosely(got, expected, name, tol):
