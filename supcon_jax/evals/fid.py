@@ -152,7 +152,7 @@ def prdc(real, fake, k=3):
         precision  share of fakes inside the ball of some real      recall    share of reals inside that of some fake
         density    mean over fakes of (balls of reals around it)/k  coverage  share of reals with a fake in their ball
 
-    Kynkaanniemi et al. 2019, arXiv 1904.06991, eqs. 1 and 2; Naeem et al. 2020, arXiv 2002.09797, eqs. 3 and 4.
+    Kynkaanniemi et al. 2019, arXiv 1904.06991, eqs. 1 and 2; Naeem et al. 2020, arXiv 2002.09797, section 3.
 
     real: [n, d]; fake: [m, d]; k: neighbours, the point itself not counted; 1 <= k < n, m. Balls are open.
     Returns dict of four floats. Raises ValueError: k out of range, rows that are not finite.

@@ -36,7 +36,7 @@ def discriminator(real_cond, fake_cond, wrong_cond, real=None, fake=None):
         L = (CE(real, 1) + CE(real | s, 1)) / 2 + (CE(fake, 0) + CE(fake | s, 0) + CE(real | wrong s, 0)) / 3
         L = CE(real | s, 1) + (CE(fake | s, 0) + CE(real | wrong s, 0)) / 2            without unconditional logits
 
-    Xu et al. 2018, arXiv 1711.10485, eq. 6, with the mismatched pairs of Reed et al. 2016, arXiv 1605.05396,
+    Xu et al. 2018, arXiv 1711.10485, section 3.1, with the mismatched pairs of Reed et al. 2016, arXiv 1605.05396,
     algorithm 1.
 
     real_cond, fake_cond: logits [n] of images with their own sentences. wrong_cond: logits [m] of real
@@ -59,7 +59,7 @@ def discriminator(real_cond, fake_cond, wrong_cond, real=None, fake=None):
 def generator(fake_cond, fake=None):
     """What one discriminator asks of the generator: L = CE(fake | s, 1), plus CE(fake, 1) if it has that head.
 
-    Xu et al. 2018, arXiv 1711.10485, eq. 5 (without its factor 1/2, as the authors' code).
+    Xu et al. 2018, arXiv 1711.10485, section 3.1 (without its factor 1/2, as the authors' code).
 
     fake_cond, fake: logits [n]. Returns (total f32[], {"fake_cond"} and, if given, {"fake"}).
     """

@@ -16,7 +16,7 @@ def attend(regions, words, valid, gamma, compete=True):
 
         a_wr = softmax_w <e_w, h_r>,   alpha_wr = softmax_r( gamma a_wr ),   context_w = sum_r alpha_wr h_r
 
-    Xu et al. 2018, arXiv 1711.10485, eqs. 7-9.
+    Xu et al. 2018, arXiv 1711.10485, section 3.2.
 
     regions: [r, d]. words: [t, d]. valid: bool[t], False for padding, which takes no share of any region.
     compete: False leaves the softmax over the words out, a_wr = <e_w, h_r>: each word attends for itself.
@@ -83,7 +83,7 @@ def words(
 
         R_ij = log sum_w exp( gamma_2 cos(e_jw, context_ijw) ),   loss_0 = CE over j of gamma_3 R_ij, loss_1 over i
 
-    Xu et al. 2018, arXiv 1711.10485, eqs. 7-12. Pairs of the same label are left out of both, except the pair itself.
+    Xu et al. 2018, arXiv 1711.10485, section 3.2. Pairs of the same label are left out of both, except the pair itself.
 
     regions: [n, r, d] region features of n images. words: [n, t, d] word features of their captions.
     text_len: i32[n] number of words, at least 1 (a caption of no word is read as its first position).
@@ -98,7 +98,7 @@ def words(
     numbers at a time. rows.dense holds n n t r of them.
     Returns (loss_0, loss_1), each f32[]; with attention (loss_0, loss_1, alpha [n, t, r]).
     Raises ValueError: shapes disagree.
-    Differs from: the paper's eq. 10 (no power 1/gamma_2 there in the authors' code, nor here).
+    Differs from: the paper (no power 1/gamma_2 there in the authors' code, nor here).
     """
     n, t = words.shape[:2]
     if regions.shape[0] != n or regions.shape[-1] != words.shape[-1] or text_len.shape != (n,):
@@ -164,7 +164,7 @@ def sentences(code, sentence, label=None, *, gamma=10.0, index=None, veto=same_l
 
         loss_0 = mean_i CE over j of gamma cos(g_i, f_j), loss_1 over i
 
-    Xu et al. 2018, arXiv 1711.10485, eqs. 11-13.
+    Xu et al. 2018, arXiv 1711.10485, section 3.2, with sentences in the place of words.
 
     code, sentence: [n, d] of n images and their captions, any length. label, veto: as in `words`.
     gamma: the loss's gamma_3. index: i32[n] identity of the pairs, their position if left out. sums: the door.

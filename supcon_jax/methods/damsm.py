@@ -36,7 +36,7 @@ def damsm(
 
         L = sum_b [w0 + w1 + s0 + s1](branch b) + scl * L_SCL(images and texts of all branches)
 
-    DAMSM: Xu et al. 2018, arXiv 1711.10485, eq. 7-11, as their code computes it (no 1/gamma2 root).
+    DAMSM: Xu et al. 2018, arXiv 1711.10485, section 3.2, as their code computes it (no 1/gamma2 root).
     L_SCL: in the spirit of arXiv 2412.03957 (whose exact form is not public): inter-modal and inner-modal SupCon, or what
     `term` names in its place.
 

@@ -176,7 +176,7 @@ def attend(x, words, valid=None, mask: str = "correct", values=None):
 
         a_qt = softmax_t <x_q, w_t>,   context_q = sum_t a_qt v_t
 
-    Xu et al. 2018, arXiv 1711.10485, eq. 2 and 3.
+    Xu et al. 2018, arXiv 1711.10485, section 3.1 (attention of pixels to words).
 
     x: [n, h, w, c]; words: [n, t, c], already in the pixels' space; valid: bool[n, t], all True if left out.
     values: what is mixed, [n, t, c]; the words themselves if left out.
