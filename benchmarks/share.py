@@ -115,18 +115,21 @@ def here(n: int) -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--topology", default="v5e:16x16")
+    parser.add_argument("--topology", default="v5e:16x16", help="the slice; empty for none")
     parser.add_argument("--batch", type=int, default=32768)
     parser.add_argument("--here", type=int, default=8, help="pairs of the measured step; 0 for none")
-    parser.add_argument("--out", default="")
+    parser.add_argument("--out", default="", help="JSON; a part that is not made again stays")
     flags = parser.parse_args()
-    found = {"network": NAME, "jax": jax.__version__}
+    out = pathlib.Path(flags.out) if flags.out else None
+    found = json.loads(out.read_text()) if out and out.exists() else {}
+    found |= {"network": NAME, "jax": jax.__version__}
     if flags.here:
         found["here"] = here(flags.here)
         print(found["here"], flush=True)
-    found["slice"] = on_slice(flags.topology, flags.batch)
-    if flags.out:
-        pathlib.Path(flags.out).write_text(json.dumps(found, indent=1))
+    if flags.topology:
+        found["slice"] = on_slice(flags.topology, flags.batch)
+    if out:
+        out.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
