@@ -164,6 +164,7 @@ def get_config(word=""):
     update(c, {"clip_heads": clip_heads, "galip": galip})
     c.evals = {
         "matching": {"every": 0, "fakes": 30_000, "reals": 3000, "seed": 0},
+        "geometry": {"every": 0, "reals": 1000, "seed": 0},
         "generation": {
             "every": 0, "fakes": 30_000, "reals": 0, "bank": 0, "diversity": 100, "split": "test", "seed": 0,
             "networks": ("effnet_lite0",),

@@ -173,6 +173,7 @@ def get_config(word=""):
     update(c, {"damsm": damsm, "clip_heads": clip_heads, **gans, "classifier": classifier})
     c.evals = {
         "matching": {"every": 0, "fakes": 30_000, "reals": 3000, "seed": 0},
+        "geometry": {"every": 0, "reals": 0, "seed": 0},
         "generation": {
             "every": 0, "fakes": 30_000, "reals": 0, "bank": 0, "diversity": 100, "split": "test", "seed": 0,
             "networks": ("effnet_lite0",),

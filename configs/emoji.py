@@ -114,6 +114,7 @@ def get_config(word=""):
     update(c, {"damsm": damsm, "attngan": attngan, "dmgan": dmgan, "dfgan": dfgan, "ssagan": ssagan})
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
+        "geometry": {"every": 0, "reals": 0, "seed": 0},
         "generation": {
             "every": 0, "fakes": 512, "reals": 0, "bank": 0, "diversity": 32, "split": "train", "seed": 0,
             "networks": ("effnet_lite0",),

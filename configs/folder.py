@@ -61,6 +61,7 @@ def get_config(word=""):
     update(c, {"damsm": damsm, "attngan": attngan})
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
+        "geometry": {"every": 0, "reals": 2000, "seed": 0},
         "generation": {
             "every": 0, "fakes": 512, "reals": 0, "bank": 0, "diversity": 16, "split": "test", "seed": 0,
             "networks": (),  # ("effnet_lite0",) once it is fetched

@@ -173,6 +173,7 @@ def get_config(word=""):
     update(c, {"damsm": damsm, "clip_heads": clip_heads, **gans, "flow": flow, "classifier": classifier})
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
+        "geometry": {"every": 0, "reals": 512, "seed": 0},
         "attributes": {
             "every": 0, "fakes": 512, "reals": 512, "seed": 0, "weights": "",
             "names": ("shape", "colour", "row", "col", "size"),
@@ -246,6 +247,7 @@ PRESETS = {
         "classifier": {"steps": 2, "nets": {"image": {"width": 4}}},
         "=evals": {
             "matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0},
+            "geometry": {"every": 0, "reals": 16, "seed": 0},
             "attributes": {"every": 0, "fakes": 16, "reals": 16, "seed": 0, "weights": "", "names": ("shape", "colour")},
         },
     },
