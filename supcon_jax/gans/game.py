@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from supcon_jax.losses import match, terms
+from supcon_jax.losses import match, terms, vitals
 from supcon_jax.losses.census import Watch
 from supcon_jax.nets.classify import LabelHead
 from supcon_jax.ops.arrays import merge
@@ -89,7 +89,7 @@ def matching_terms(nets, frozen, fakes, words, sentence, batch, about, options, 
         return 0.0, {}
     v = fakes.shape[1]
     regions, code = branch_codes(nets, frozen, fakes)
-    total, metrics, watch = 0.0, {}, Watch(about.sums)
+    total, metrics, watch = 0.0, vitals.spreads(fake=code), Watch(about.sums)
     for b in range(v if options["damsm_weight"] else 0):
         mask = match.mask(batch["label"][:, b], options["label_mode"]) if options["class_mask"] else {}
         w0, w1 = match.words(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from supcon_jax.core import About, Aux, Task
 from supcon_jax.gans import game
-from supcon_jax.losses import adversarial
+from supcon_jax.losses import adversarial, vitals
 from supcon_jax.ops.arrays import merge, unit_rms
 from supcon_jax.views import image as views
 
@@ -108,7 +108,8 @@ class OneStage:
         wrong = self.disc.apply({"params": params["disc"]}, merge(features), merge(sentence), method="cond")
         fake, _ = self.judge(params, jax.lax.stop_gradient(fakes), heard)
         total, parts = adversarial.hinge_discriminator(logits, fake, wrong)
-        total, parts = self.branches * total, {name: self.branches * part for name, part in parts.items()}
+        seen = {"blindness": total / adversarial.HINGE_BLIND} | vitals.looks(fakes, self.real(batch, key))
+        total, parts = self.branches * total, {name: self.branches * part for name, part in parts.items()} | seen
         if game.has_head(self.options):
             code = game.branch_codes(self.nets, frozen, self.real(batch, key))[1]
             value, more = game.head_entropy(params["disc"], code, batch, self.about, self.options)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.gans import game
-from supcon_jax.losses import adversarial
+from supcon_jax.losses import adversarial, vitals
 from supcon_jax.ops.arrays import unit_rms
 from supcon_jax.views import image as views
 
@@ -124,6 +124,8 @@ def stacked(
         judge = functools.partial(judge_pair, nets, params["disc"], state.stats["disc"])
         values, stats, metrics = game.each_branch(judge, about.mesh, 0)(real, jax.lax.stop_gradient(images), sentence)
         total, metrics = values.sum(), {name: x.sum() for name, x in metrics.items()}
+        blind = values.mean(0) / adversarial.BLIND
+        metrics |= {f"d{s}/blindness": x for s, x in zip(sizes, blind)} | vitals.looks(images[-1], real)
         if game.has_head(options):
             code = game.branch_codes(nets, frozen, real)[1]
             value, parts = game.head_entropy(params["disc"], code, batch, about, options)
@@ -153,7 +155,7 @@ def stacked(
         )  # fmt: skip
         return images[-1]
 
-    players = (Player("disc", disc, tx["disc"]), Player("gen", gen, tx["gen"]))
+    players = (Player("disc", disc, tx["disc"], parts=tuple(f"d{s}" for s in sizes)), Player("gen", gen, tx["gen"]))
     heads = {"generate": generate, **game.code_heads(nets)}
     return Task(init, players, after=lambda state: game.averaged(state, ema), heads=heads)
 
@@ -166,9 +168,9 @@ def branch_mean(stats):
 def judge_pair(nets, params, stats, real, fakes, sentence):
     """The discriminators' loss on one branch: real [n, h, w, 3], fakes one per scale, sentence [n, d].
 
-    Returns (f32[], statistics after it, metrics by name).
+    Returns (f32[scales], statistics after it, metrics by name).
     """
-    total, new, metrics = 0.0, {}, {}
+    values, new, metrics = [], {}, {}
     for net, fake, truth in zip(nets["disc"], fakes, views.pyramid(real, [x.shape[1] for x in fakes])):
         name = f"d{fake.shape[1]}"
         own = {"params": params[name], "batch_stats": stats[name]}
@@ -186,9 +188,10 @@ def judge_pair(nets, params, stats, real, fakes, sentence):
             real=net.apply(own, h_real, method="uncond"),
             fake=net.apply(own, h_fake, method="uncond"),
         )
-        total, new[name] = total + value, own["batch_stats"]
+        new[name] = own["batch_stats"]
+        values.append(value)
         metrics |= {f"{name}/{key}": x for key, x in parts.items()}
-    return total, new, metrics
+    return jnp.stack(values), new, metrics
 
 
 def fool_all(nets, params, stats, fakes, sentence):
