@@ -62,7 +62,7 @@ def get_config(word=""):
             "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
             "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
-            "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999,
+            "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "shared": True, "ema": 0.999,
             "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
@@ -80,7 +80,7 @@ def get_config(word=""):
             "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
             "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
-            "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999,
+            "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "shared": True, "ema": 0.999,
             "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
@@ -95,7 +95,7 @@ def get_config(word=""):
         """What DF-GAN and SSA-GAN share."""
         terms = {"temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0, "class_mask": True, "group": 48}
         follows = {"scl": follow("scl") * 0.2, "term": follow("term"), "flip": c.views.get_oneway_ref("flip")}
-        own = {"branches": 2, "magp_weight": 2.0, "magp_power": 6.0, "share_noise": False}
+        own = {"branches": 2, "magp_weight": 2.0, "magp_power": 6.0, "share_noise": False, "shared": True}
         drawn = {"z": 100, "text_norm": False, "ema": 0.0}
         return {**terms, **follows, **own, **drawn, **more}
 
@@ -173,6 +173,7 @@ def get_config(word=""):
     update(c, {"damsm": damsm, "clip_heads": clip_heads, **gans, "classifier": classifier})
     c.evals = {
         "matching": {"every": 0, "fakes": 30_000, "reals": 3000, "seed": 0},
+        "geometry": {"every": 0, "reals": 0, "seed": 0},
         "generation": {
             "every": 0, "fakes": 30_000, "reals": 0, "bank": 0, "diversity": 100, "split": "test", "seed": 0,
             "networks": ("effnet_lite0",),

@@ -48,7 +48,7 @@ def get_config(word=""):
             "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
             "temperature": 0.5, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 5.0, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
-            "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "ema": 0.999,
+            "z": 100, "cond_noise": 1.0, "text_norm": False, "share_noise": False, "shared": True, "ema": 0.999,
             "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
@@ -61,6 +61,7 @@ def get_config(word=""):
     update(c, {"damsm": damsm, "attngan": attngan})
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
+        "geometry": {"every": 0, "reals": 2000, "seed": 0},
         "generation": {
             "every": 0, "fakes": 512, "reals": 0, "bank": 0, "diversity": 16, "split": "test", "seed": 0,
             "networks": (),  # ("effnet_lite0",) once it is fetched

@@ -51,7 +51,7 @@ def get_config(word=""):
             "branches": 2, "scl": follow("scl"), "term": follow("term"),
             "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 0.5, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
-            "z": 16, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "ema": 0.99,
+            "z": 16, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "shared": True, "ema": 0.99,
             "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
@@ -72,7 +72,7 @@ def get_config(word=""):
             "branches": 2, "scl": follow("scl"), "term": follow("term"),
             "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "damsm_weight": 0.5, "gammas": (4.0, 5.0, 10.0), "class_mask": True, "group": 48, "kl_weight": 1.0,
-            "z": 16, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "ema": 0.99,
+            "z": 16, "cond_noise": 0.1, "text_norm": True, "share_noise": False, "shared": True, "ema": 0.99,
             "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
@@ -90,7 +90,7 @@ def get_config(word=""):
         """What DF-GAN and SSA-GAN share."""
         terms = {"temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0, "class_mask": True, "group": 48}
         follows = {"scl": follow("scl"), "term": follow("term"), "flip": c.views.get_oneway_ref("flip")}
-        own = {"branches": 2, "magp_weight": 2.0, "magp_power": 6.0, "share_noise": False}
+        own = {"branches": 2, "magp_weight": 2.0, "magp_power": 6.0, "share_noise": False, "shared": True}
         small = {"z": 16, "text_norm": True, "ema": 0.99}
         return {**terms, **follows, **own, **small, **more}
 
@@ -173,6 +173,7 @@ def get_config(word=""):
     update(c, {"damsm": damsm, "clip_heads": clip_heads, **gans, "flow": flow, "classifier": classifier})
     c.evals = {
         "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
+        "geometry": {"every": 0, "reals": 512, "seed": 0},
         "attributes": {
             "every": 0, "fakes": 512, "reals": 512, "seed": 0, "weights": "",
             "names": ("shape", "colour", "row", "col", "size"),
@@ -246,6 +247,7 @@ PRESETS = {
         "classifier": {"steps": 2, "nets": {"image": {"width": 4}}},
         "=evals": {
             "matching": {"every": 0, "fakes": 16, "reals": 16, "seed": 0},
+            "geometry": {"every": 0, "reals": 16, "seed": 0},
             "attributes": {"every": 0, "fakes": 16, "reals": 16, "seed": 0, "weights": "", "names": ("shape", "colour")},
         },
     },

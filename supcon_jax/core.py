@@ -57,12 +57,14 @@ class Player:
     loss: (params of all owners, state, frozen, batch, key) -> (value f32[], Aux).
     tx: the optimiser of what it owns.
     owns: key into params, opt and stats; its name if left out. Two players may own the same, then with the same tx.
+    parts: entries of its parameters, such as single networks, whose gradient norm is told as well, as grad_norm/PART.
     """
 
     name: str
     loss: Callable[[Params, State, Frozen, Batch, Key], tuple[Array, Aux]]
     tx: optax.GradientTransformation
     owns: str | None = None
+    parts: tuple[str, ...] = ()
 
     @property
     def owner(self) -> str:
@@ -177,7 +179,8 @@ def move(player: Player, state: State, frozen: Frozen, batch: Batch, key: Key):
         stats={**state.stats, owner: aux.stats},
         memory=aux.memory,
     )
-    return choose(ok, new, state), ok, {"loss": value, "grad_norm": norm, **aux.metrics}
+    norms = {"grad_norm": norm} | {f"grad_norm/{part}": optax.tree.norm(grads[part]) for part in player.parts}
+    return choose(ok, new, state), ok, {"loss": value, **norms, **aux.metrics}
 
 
 def choose(ok: Array, new: State, old: State) -> State:

@@ -147,8 +147,8 @@ def test_words_are_applied_in_order_and_a_stage_runs_alone():
     assert plain("configs/shapes.py:dmgan,tiny")["stages"] == ["damsm", "dmgan"]
     assert plain("configs/cub.py:dmgan")["dmgan"]["batch"] == 10
     assert plain("configs/cub.py:dmgan,damsm")["stages"] == ["damsm"]
-    assert plain("configs/shapes.py:tiny")["evals"].keys() == {"matching", "attributes"}  # "=evals" replaces
-    assert plain("configs/shapes.py")["evals"].keys() == {"matching", "attributes", "generation"}
+    assert plain("configs/shapes.py:tiny")["evals"].keys() == {"matching", "geometry", "attributes"}  # "=evals" replaces
+    assert plain("configs/shapes.py")["evals"].keys() == {"matching", "geometry", "attributes", "generation"}
 
 
 def test_difference_digest_and_flat():

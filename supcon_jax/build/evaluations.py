@@ -17,7 +17,7 @@ from supcon_jax.build.datasets import Data
 from supcon_jax.build.encoders import encoders
 from supcon_jax.build.networks import attribute_net, network, prepared
 from supcon_jax.config import UserError
-from supcon_jax.evals import attributes, generation, matching, protocol, streams
+from supcon_jax.evals import attributes, generation, geometry, matching, protocol, streams
 from supcon_jax.ops.arrays import unit
 from supcon_jax.report import pictures
 from supcon_jax.train.loop import Evaluation
@@ -191,11 +191,25 @@ def evaluate_labels(context: Context, state, options) -> dict:
     return protocol.record({"label_accuracy": attributes.accuracies(logits, truth)["label"]}, said)
 
 
-EVALS = {
-    "matching": (evaluate_matching, {"text"}),
-    "generation": (evaluate_generation, {"generate"}),
-    "attributes": (evaluate_attributes, set()),
-    "labels": (evaluate_labels, {"attributes"}),
+def evaluate_geometry(context: Context, state, options) -> dict:
+    """How the codes of the stage's own encoders lie, of pictures and captions of the test split."""
+    said = protocol.Protocol(
+        network=f"{context.name} encoders", weights="in training", resize=f"{context.side} px as trained",
+        real_origin=context.origin(), captions="one for each record, by seed",
+    )  # fmt: skip
+    limit = options["reals"] or None
+    return geometry.geometry(
+        image_code(context, state), text_code(context, state), batches=context.batches(limit=limit), limit=limit,
+        protocol=said, seed=options["seed"],
+    )  # fmt: skip
+
+
+EVALS = {  # name -> how, and whether a stage with these heads gets it
+    "matching": (evaluate_matching, lambda heads: "text" in heads),
+    "geometry": (evaluate_geometry, lambda heads: {"image", "text"} <= heads and "generate" not in heads),
+    "generation": (evaluate_generation, lambda heads: "generate" in heads),
+    "attributes": (evaluate_attributes, lambda heads: bool(heads & {"generate", "attributes"})),
+    "labels": (evaluate_labels, lambda heads: "attributes" in heads),
 }
 
 
@@ -208,9 +222,8 @@ def build(context: Context) -> tuple[Evaluation, ...]:
     for name, options in context.config["evals"].items():
         if name not in EVALS:
             raise UserError(f"config.evals.{name} is not known; use one of: {', '.join(EVALS)}")
-        function, needs = EVALS[name]
-        heads = set(context.task.heads)
-        if not needs <= heads or (name == "attributes" and not heads & {"generate", "attributes"}):
+        function, serves = EVALS[name]
+        if not serves(set(context.task.heads)):
             continue
         for wanted in options.get("networks", ()):  # a missing file must show before the training, not after it
             network(wanted, context.config["networks"])

@@ -132,6 +132,8 @@ class Model:
                 words, sentence = unit_rms(words), unit_rms(sentence)
             valid = jnp.arange(ids.shape[1])[None] < lengths[:, None]
             variables = {"params": self.tree["gen"]["params"], "batch_stats": self.tree["gen"].get("stats", {})}
+            if not self.args.get("shared", True):  # one generator for each branch: the first one draws
+                variables = jax.tree.map(lambda x: x[0], variables)
             return self.nets["gen"].apply(variables, z, sentence, words, valid, eps)[0][-1]
 
         return jax.jit(draw)

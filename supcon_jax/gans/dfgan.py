@@ -1,4 +1,4 @@
-"""DF-GAN with two parameter-sharing branches and supervised contrast over labels."""
+"""DF-GAN with two branches, which share their parameters, and supervised contrast over labels."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def dfgan(
     truncate=0.88,
     ema=0.0,
     flip=True,
+    shared=True,
 ) -> Task:
     """DF-GAN: one generator and one discriminator of one size, hinge losses, a matching-aware gradient penalty.
 
@@ -42,7 +43,9 @@ def dfgan(
     2412.03957, or what `term` names in its place. Wrong pairs are each sentence with the real picture of the next row.
 
     nets: "gen", "disc" (a tuple of one module), and the frozen encoders "image" and "text" (frozen["damsm"]).
-    branches: 1 or 2; both share all parameters.
+    branches: 1 or 2.
+    shared: both branches have the same parameters, as published; False gives each a generator and a discriminator of its
+        own, twice the memory, and samples with the generator of branch 0. See branches.Branches.
     scl: weight of the label term on the fakes; 0 leaves it out of the program. term: which one, a key of
         losses.terms.TERMS; the linear head of "label_head" is D's, see game.has_head. damsm_weight: 0 as published.
         class_mask: see methods.damsm.
@@ -59,7 +62,7 @@ def dfgan(
         "damsm_weight": damsm_weight, "gammas": gammas, "class_mask": class_mask, "group": group, "scl": scl,
         "term": term, "temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner,
     }  # fmt: skip
-    game = OneStage(nets, about, next_picture, branches, z, text_norm, share_noise, flip, options)
+    game = OneStage(nets, about, next_picture, branches, z, text_norm, share_noise, flip, shared, options)
 
     def disc(params, state, frozen, batch, key):
         fakes, _, _, _, heard = game.play(params, state, frozen, batch, key)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from supcon_jax.config import UserError
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.gans import game
-from supcon_jax.losses import adversarial, terms
+from supcon_jax.losses import adversarial, terms, vitals
 from supcon_jax.nets.clip import CLIP, ImageTransformer
 from supcon_jax.nets.galip import TAPS, preprocess
 from supcon_jax.ops.arrays import cosine, merge
@@ -161,6 +161,7 @@ def galip(
         fake, _ = judge(clip.see(jax.lax.stop_gradient(fakes))[0], s)
         wrong = judge_net.apply(own, h, merge(jnp.roll(sentence, -1, axis=0)), method="cond")
         total, parts = adversarial.hinge_discriminator(logits, fake, wrong)
+        more |= {"blindness": total / adversarial.HINGE_BLIND} | vitals.looks(fakes.reshape(real.shape), real)
         total, metrics = branches * (total + penalty), {name: branches * part for name, part in parts.items()} | more
         if game.has_head(options):
             value, label = game.head_entropy(params["disc"], code.reshape(sentence.shape), batch, about, options)
@@ -175,6 +176,7 @@ def galip(
         code, near = clip.joint(raw, "image"), clip.joint(s, "text")
         alike = branches * cosine(code, near).mean()
         total, metrics = fool - sim_weight * alike, {"fake_cond": fool, "similarity": alike / branches}
+        metrics |= vitals.spreads(fake=code)
         if scl:
             if term == "label_head":  # D's head reads CLIP as D does
                 code, near = raw, s

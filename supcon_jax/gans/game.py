@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from supcon_jax.losses import match, terms
+from supcon_jax.losses import match, terms, vitals
 from supcon_jax.losses.census import Watch
 from supcon_jax.nets.classify import LabelHead
 from supcon_jax.ops.arrays import merge
@@ -20,29 +20,6 @@ def encode_text(nets, frozen, text, text_len):
     valid = jnp.arange(t)[None, None] < text_len[..., None]
     words, sentence = jax.lax.stop_gradient((words, sentence))
     return words.reshape(n, v, t, -1), sentence.reshape(n, v, -1), valid
-
-
-def each_branch(f, mesh, out):
-    """f for every branch, which is axis 1 of all its arguments; the results are stacked on axis `out`, as in jax.vmap.
-
-    On several devices the branches are computed one after another: jax.vmap would merge [v, n] into the rows of every
-    convolution, branch first, which no sharding of n can express, and each device would gather and compute all rows.
-    out: an axis, or for a tuple of results one each.
-    """
-    if mesh.size == 1:
-        return jax.vmap(f, 1, out)
-
-    def stacked(axis, parts):
-        return jax.tree.map(lambda *x: jnp.stack(x, axis), *parts)
-
-    def run(*args):
-        branches = range(jax.tree.leaves(args)[0].shape[1])
-        parts = [f(*jax.tree.map(lambda x, b=b: x[:, b], args)) for b in branches]
-        if isinstance(out, tuple):
-            return tuple(stacked(axis, part) for axis, part in zip(out, zip(*parts), strict=True))
-        return stacked(out, parts)
-
-    return run
 
 
 def encode_image(nets, frozen, images):
@@ -89,7 +66,7 @@ def matching_terms(nets, frozen, fakes, words, sentence, batch, about, options, 
         return 0.0, {}
     v = fakes.shape[1]
     regions, code = branch_codes(nets, frozen, fakes)
-    total, metrics, watch = 0.0, {}, Watch(about.sums)
+    total, metrics, watch = 0.0, vitals.spreads(fake=code), Watch(about.sums)
     for b in range(v if options["damsm_weight"] else 0):
         mask = match.mask(batch["label"][:, b], options["label_mode"]) if options["class_mask"] else {}
         w0, w1 = match.words(
@@ -128,6 +105,11 @@ def has_head(options) -> bool:
     """Whether the label term reads a linear head. It is the discriminator's: it learns on the frozen encoder's codes of
     real pictures what a label looks like, and the generator can only follow it."""
     return bool(options["scl"]) and options["term"] == "label_head"
+
+
+def judges(disc):
+    """The discriminator's parameters without those of the label head."""
+    return {name: x for name, x in disc.items() if name != "label_head"}
 
 
 def with_head(disc, key, width, about, options):

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from supcon_jax.core import About, Aux, Task
 from supcon_jax.gans import game
-from supcon_jax.losses import adversarial
+from supcon_jax.gans.branches import Branches
+from supcon_jax.losses import adversarial, vitals
 from supcon_jax.ops.arrays import merge, unit_rms
 from supcon_jax.views import image as views
 
@@ -35,17 +36,22 @@ class OneStage:
     text_norm: bool
     share_noise: bool
     flip: bool
+    shared: bool
     options: dict
 
     @property
     def disc(self):
         return self.nets["disc"][0]
 
+    @property
+    def lanes(self):
+        return Branches(self.branches, self.shared, self.about.mesh)
+
     def init(self, key, batch):
         n, size = batch["text"].shape[0], self.nets["gen"].sizes[-1]
         sentence, kg, kd = jnp.zeros((n, self.nets["text"].width)), *jax.random.split(key)
-        gen = self.nets["gen"].init(kg, jnp.zeros((n, self.z)), sentence)
-        disc = self.disc.init(kd, jnp.zeros((n, size, size, 3)), sentence)
+        gen = self.lanes.init(lambda k: self.nets["gen"].init(k, jnp.zeros((n, self.z)), sentence), kg)
+        disc = self.lanes.init(lambda k: self.disc.init(k, jnp.zeros((n, size, size, 3)), sentence), kd)
         judge = game.with_head(disc["params"], key, self.nets["text"].width, self.about, self.options)
         return {
             "params": {"gen": gen["params"], "disc": judge},
@@ -70,17 +76,24 @@ class OneStage:
         n, k = len(sentence), jax.random.fold_in(key, 1)
         latent, _ = game.noise(k, n, self.branches, self.z, 0, self.share_noise)
 
-        def branch(latent, heard):
-            variables = {"params": params["gen"], "batch_stats": state.stats["gen"]}
+        def branch(params, stats, latent, heard):
+            variables = {"params": params, "batch_stats": stats}
             (images, *_), stats = self.nets["gen"].apply(variables, latent, heard, train=True, mutable=["batch_stats"])
             return images[-1], stats.get("batch_stats", {})
 
-        fakes, stats = game.each_branch(branch, self.about.mesh, (1, 0))(latent, heard)
-        return fakes, jax.tree.map(lambda x: x.mean(0), stats), words, sentence, heard
+        fakes, stats = self.lanes.each(branch, (params["gen"], state.stats["gen"]), (1, 0))(latent, heard)
+        return fakes, self.lanes.settled(stats), words, sentence, heard
+
+    def apply(self, disc, params, *rows, **how):
+        """The discriminator on rows [n * v, ...] of every branch, all at once, or those of each branch by its own one."""
+        if self.shared:
+            return disc.apply({"params": params["disc"]}, *rows, **how)
+        run = self.lanes.each(lambda own, *x: disc.apply({"params": own}, *x, **how), (game.judges(params["disc"]),), 1)
+        return jax.tree.map(merge, run(*(x.reshape(-1, self.branches, *x.shape[1:]) for x in rows)))
 
     def judge(self, params, images, heard):
         """Logits of pairs [n, v, ...] and features [n, v, 4, 4, f], the logits as one row."""
-        h, logits = self.disc.apply({"params": params["disc"]}, merge(images), merge(heard))
+        h, logits = self.apply(self.disc, params, merge(images), merge(heard))
         return logits, h.reshape(*images.shape[:2], *h.shape[1:])
 
     def flat(self, params, state, frozen, batch, key, weight, power):
@@ -92,7 +105,7 @@ class OneStage:
         disc, heard = self.disc.clone(dtype=None), self.read(frozen, batch, slice(0, self.branches))[2]
 
         def judge(images, heard):
-            h, logits = disc.apply({"params": params["disc"]}, images, heard)
+            h, logits = self.apply(disc, params, images, heard)
             return logits, h
 
         rows = merge(self.real(batch, key)), merge(heard)
@@ -105,10 +118,11 @@ class OneStage:
         logits, h: of the real pairs; fakes [n, v, ...], heard [n, v, d].
         """
         features, sentence = self.wrong(h, heard)
-        wrong = self.disc.apply({"params": params["disc"]}, merge(features), merge(sentence), method="cond")
+        wrong = self.apply(self.disc, params, merge(features), merge(sentence), method="cond")
         fake, _ = self.judge(params, jax.lax.stop_gradient(fakes), heard)
         total, parts = adversarial.hinge_discriminator(logits, fake, wrong)
-        total, parts = self.branches * total, {name: self.branches * part for name, part in parts.items()}
+        seen = {"blindness": total / adversarial.HINGE_BLIND} | vitals.looks(fakes, self.real(batch, key))
+        total, parts = self.branches * total, {name: self.branches * part for name, part in parts.items()} | seen
         if game.has_head(self.options):
             code = game.branch_codes(self.nets, frozen, self.real(batch, key))[1]
             value, more = game.head_entropy(params["disc"], code, batch, self.about, self.options)
@@ -132,7 +146,8 @@ class OneStage:
         def generate(state, frozen, batch, key):
             heard = self.read(frozen, batch, None)[2][:, 0]
             latent, _ = game.noise(key, len(heard), 1, self.z, 0, False, truncate)
-            images, *_ = self.nets["gen"].apply(game.generator_variables(state), latent[:, 0], heard, train=False)
+            variables = self.lanes.first(game.generator_variables(state))
+            images, *_ = self.nets["gen"].apply(variables, latent[:, 0], heard, train=False)
             return images[-1]
 
         heads = {"generate": generate, **game.code_heads(self.nets)}

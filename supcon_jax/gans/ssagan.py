@@ -1,4 +1,4 @@
-"""SSA-GAN with two parameter-sharing branches and supervised contrast over labels."""
+"""SSA-GAN with two branches, which share their parameters, and supervised contrast over labels."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def ssagan(
     share_noise=False,
     ema=0.0,
     flip=True,
+    shared=True,
 ) -> Task:
     """SSA-GAN: a generator with semantic-spatial batch norm, a discriminator that takes two steps in each training step.
 
@@ -43,7 +44,9 @@ def ssagan(
     that one which ends with the stage has ended at its half.
 
     nets: "gen", "disc" (a tuple of one module), and the frozen encoders "image" and "text" (frozen["damsm"]).
-    branches: 1 or 2; both share all parameters. G's batch norms work within a branch; their averages take the mean.
+    branches: 1 or 2. G's batch norms work within a branch; their averages take the mean.
+    shared: both branches have the same parameters, as published; False gives each a generator and a discriminator of its
+        own, twice the memory, and samples with the generator of branch 0. See branches.Branches.
     scl: weight of the label term on the fakes; 0 leaves it out of the program. term: which one, a key of
         losses.terms.TERMS; the linear head of "label_head" is D's, see game.has_head. class_mask: see methods.damsm.
     magp_weight, magp_power: of the penalty on real pictures and sentences (losses.adversarial.matching_penalty); a
@@ -58,7 +61,7 @@ def ssagan(
         "damsm_weight": damsm_weight, "gammas": gammas, "class_mask": class_mask, "group": group, "scl": scl,
         "term": term, "temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner,
     }  # fmt: skip
-    game = OneStage(nets, about, next_sentence, branches, z, text_norm, share_noise, flip, options)
+    game = OneStage(nets, about, next_sentence, branches, z, text_norm, share_noise, flip, shared, options)
 
     def disc(params, state, frozen, batch, key):
         fakes, _, _, _, heard = game.play(params, state, frozen, batch, key)

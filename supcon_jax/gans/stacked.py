@@ -1,4 +1,4 @@
-"""AttnGAN and DM-GAN with two parameter-sharing branches and supervised contrast over labels."""
+"""AttnGAN and DM-GAN with two branches, which share their parameters, and supervised contrast over labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.gans import game
-from supcon_jax.losses import adversarial
+from supcon_jax.gans.branches import Branches
+from supcon_jax.losses import adversarial, vitals
 from supcon_jax.ops.arrays import unit_rms
 from supcon_jax.views import image as views
 
@@ -37,6 +38,7 @@ def stacked(
     share_noise=False,
     ema=0.999,
     flip=True,
+    shared=True,
 ) -> Task:
     """A generator of growing pictures that reads the words, and one discriminator for each size: AttnGAN, DM-GAN.
 
@@ -49,8 +51,10 @@ def stacked(
 
     nets: "gen" and "disc" (one module per scale), both from nets.attngan or nets.dmgan, and the frozen encoders "image"
         and "text" (frozen["damsm"]).
-    branches: 1 or 2; both share all parameters. BatchNorm works within a branch; its averages take the branches' mean
-        (spectral norm, which sees no pictures, moves alike in both).
+    branches: 1 or 2. BatchNorm works within a branch; its averages take the branches' mean (spectral norm, which sees no
+        pictures, moves alike in both).
+    shared: both branches have the same parameters, as published; False gives each a generator and discriminators of its
+        own, twice the memory, and samples with those of branch 0. See branches.Branches.
     scl: weight of the label term on the last scale's fakes; 0 leaves it out of the program. term: which one, a key of
         losses.terms.TERMS; the linear head of "label_head" is D's, see game.has_head.
     class_mask: see methods.damsm.
@@ -64,6 +68,7 @@ def stacked(
     Differs from: the original codes, where D's BatchNorm averages also count the generator's pass (never read there), and
     where the vectors of D's spectral norm keep the step that they take in it.
     """
+    lanes = Branches(branches, shared, about.mesh)
     cond = nets["gen"].cond
     sizes = nets["gen"].sizes
     options = {
@@ -76,12 +81,10 @@ def stacked(
         d = nets["text"].width
         sentence = jnp.zeros((n, d))
         kg, *kd = jax.random.split(key, 1 + len(sizes))
-        gen = nets["gen"].init(
-            kg, jnp.zeros((n, z)), sentence, jnp.zeros((n, t, d)), jnp.ones((n, t), bool), jnp.zeros((n, cond)),
-            train=False,
-        )  # fmt: skip
+        read = jnp.zeros((n, z)), sentence, jnp.zeros((n, t, d)), jnp.ones((n, t), bool), jnp.zeros((n, cond))
+        gen = lanes.init(lambda k: nets["gen"].init(k, *read, train=False), kg)
         disc = {
-            f"d{s}": net.init(k, jnp.zeros((n, s, s, 3)), sentence, train=False)
+            f"d{s}": lanes.init(lambda k, s=s, net=net: net.init(k, jnp.zeros((n, s, s, 3)), sentence, train=False), k)
             for k, s, net in zip(kd, sizes, nets["disc"])
         }
         judges = game.with_head({name: x["params"] for name, x in disc.items()}, key, d, about, options)
@@ -104,14 +107,12 @@ def stacked(
         latent, eps = game.noise(jax.random.fold_in(key, 1), words.shape[0], branches, z, cond, share_noise)
         eps = cond_noise * eps
 
-        def branch(latent, sentence, words, valid, eps):
-            variables = {"params": params["gen"], "batch_stats": state.stats["gen"]}
-            return nets["gen"].apply(
-                variables, latent, sentence, words, valid, eps, train=True, mutable=["batch_stats"]
-            )  # fmt: skip
+        def branch(params, stats, *read):
+            return nets["gen"].apply({"params": params, "batch_stats": stats}, *read, train=True, mutable=["batch_stats"])
 
-        (images, mu, logvar, _), stats = game.each_branch(branch, about.mesh, (1, 0))(latent, heard[1], heard[0], valid, eps)
-        return images, mu, logvar, branch_mean(stats["batch_stats"]), words, sentence, heard[1]
+        run = lanes.each(branch, (params["gen"], state.stats["gen"]), (1, 0))
+        (images, mu, logvar, _), stats = run(latent, heard[1], heard[0], valid, eps)
+        return images, mu, logvar, lanes.settled(stats["batch_stats"]), words, sentence, heard[1]
 
     def truth(batch, key):
         """The real pictures of every branch [n, v, h, w, 3], the same ones for both players."""
@@ -121,19 +122,21 @@ def stacked(
     def disc(params, state, frozen, batch, key):
         images, *_, sentence = play(params, state, frozen, batch, key)
         real = truth(batch, key)
-        judge = functools.partial(judge_pair, nets, params["disc"], state.stats["disc"])
-        values, stats, metrics = game.each_branch(judge, about.mesh, 0)(real, jax.lax.stop_gradient(images), sentence)
+        run = lanes.each(functools.partial(judge_pair, nets), (game.judges(params["disc"]), state.stats["disc"]), 0)
+        values, stats, metrics = run(real, jax.lax.stop_gradient(images), sentence)
         total, metrics = values.sum(), {name: x.sum() for name, x in metrics.items()}
+        blind = values.mean(0) / adversarial.BLIND
+        metrics |= {f"d{s}/blindness": x for s, x in zip(sizes, blind)} | vitals.looks(images[-1], real)
         if game.has_head(options):
             code = game.branch_codes(nets, frozen, real)[1]
             value, parts = game.head_entropy(params["disc"], code, batch, about, options)
             total, metrics = total + value, metrics | parts
-        return total, Aux(metrics, branch_mean(stats), state.memory)
+        return total, Aux(metrics, lanes.settled(stats), state.memory)
 
     def gen(params, state, frozen, batch, key):
         images, mu, logvar, stats, words, sentence, heard = play(params, state, frozen, batch, key)
-        fool = functools.partial(fool_all, nets, params["disc"], state.stats["disc"])
-        values, metrics = game.each_branch(fool, about.mesh, 0)(images, heard)
+        run = lanes.each(functools.partial(fool_all, nets), (game.judges(params["disc"]), state.stats["disc"]), 0)
+        values, metrics = run(images, heard)
         metrics = {name: x.sum() for name, x in metrics.items()}
         kl = sum(adversarial.kl(mu[:, b], logvar[:, b]) for b in range(branches))
         match, parts = game.matching_terms(
@@ -148,27 +151,22 @@ def stacked(
         latent, eps = game.noise(key, words.shape[0], 1, z, cond, False)
         eps = cond_noise * eps
         images, *_ = nets["gen"].apply(
-            game.generator_variables(state), latent[:, 0], sentence[:, 0], words[:, 0], valid[:, 0], eps[:, 0],
-            train=False,
+            lanes.first(game.generator_variables(state)), latent[:, 0], sentence[:, 0], words[:, 0], valid[:, 0],
+            eps[:, 0], train=False,
         )  # fmt: skip
         return images[-1]
 
-    players = (Player("disc", disc, tx["disc"]), Player("gen", gen, tx["gen"]))
+    players = (Player("disc", disc, tx["disc"], parts=tuple(f"d{s}" for s in sizes)), Player("gen", gen, tx["gen"]))
     heads = {"generate": generate, **game.code_heads(nets)}
     return Task(init, players, after=lambda state: game.averaged(state, ema), heads=heads)
-
-
-def branch_mean(stats):
-    """BatchNorm averages after one update by each branch, [v, ...] -> the branches' mean."""
-    return jax.tree.map(lambda x: x.mean(0), stats)
 
 
 def judge_pair(nets, params, stats, real, fakes, sentence):
     """The discriminators' loss on one branch: real [n, h, w, 3], fakes one per scale, sentence [n, d].
 
-    Returns (f32[], statistics after it, metrics by name).
+    Returns (f32[scales], statistics after it, metrics by name).
     """
-    total, new, metrics = 0.0, {}, {}
+    values, new, metrics = [], {}, {}
     for net, fake, truth in zip(nets["disc"], fakes, views.pyramid(real, [x.shape[1] for x in fakes])):
         name = f"d{fake.shape[1]}"
         own = {"params": params[name], "batch_stats": stats[name]}
@@ -186,9 +184,10 @@ def judge_pair(nets, params, stats, real, fakes, sentence):
             real=net.apply(own, h_real, method="uncond"),
             fake=net.apply(own, h_fake, method="uncond"),
         )
-        total, new[name] = total + value, own["batch_stats"]
+        new[name] = own["batch_stats"]
+        values.append(value)
         metrics |= {f"{name}/{key}": x for key, x in parts.items()}
-    return total, new, metrics
+    return jnp.stack(values), new, metrics
 
 
 def fool_all(nets, params, stats, fakes, sentence):

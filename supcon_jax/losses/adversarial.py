@@ -1,9 +1,14 @@
 """Losses of text-conditional GANs from their logits: matching-aware cross entropies, hinge, penalty, conditioning KL."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 from supcon_jax.ops.arrays import wide
+
+# what `discriminator` and `hinge_discriminator` give where all logits are 0: a discriminator that sees no difference
+BLIND, HINGE_BLIND = 2 * math.log(2), 2.0
 
 
 def kl(mu, logvar):

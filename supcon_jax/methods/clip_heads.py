@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from supcon_jax.config import UserError
 from supcon_jax.core import Aux, Player, Task
-from supcon_jax.losses import match, terms
+from supcon_jax.losses import match, terms, vitals
 from supcon_jax.losses.census import Watch
 from supcon_jax.nets.classify import LabelHead
 from supcon_jax.nets.clip import CLIP
@@ -105,7 +105,7 @@ def clip_heads(
         return total, Aux(metrics, {}, state.memory)
 
     def matching(code, sentence, label):
-        total, metrics, watch = 0.0, {}, Watch(about.sums)
+        total, metrics, watch = 0.0, vitals.spreads(image=code, text=sentence), Watch(about.sums)
         for b in range(branches):
             mask = match.mask(label[:, b], label_mode) if class_mask else {}
             s0, s1 = match.sentences(code[:, b], sentence[:, b], **mask, gamma=gamma, sums=watch.of(label[:, b]))

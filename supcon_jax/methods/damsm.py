@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from supcon_jax.core import EMPTY, Aux, Player, Task
-from supcon_jax.losses import match, terms
+from supcon_jax.losses import match, terms, vitals
 from supcon_jax.losses.census import Watch
 from supcon_jax.nets.classify import LabelHead
 from supcon_jax.ops.arrays import merge
@@ -106,7 +106,7 @@ def damsm(
         return terms.Seen(code, sentence, label, index, regions, words, text_len, logits=logits)
 
     def matching(codes, batch):
-        total, metrics, watch = 0.0, {}, Watch(about.sums)
+        total, metrics, watch = 0.0, vitals.spreads(image=codes[1], text=codes[3]), Watch(about.sums)
         for b in range(branches):
             mask = match.mask(batch["label"][:, b], label_mode) if class_mask else {}
             regions, code, words, sentence = (x[:, b] for x in codes)
@@ -118,7 +118,7 @@ def damsm(
             metrics |= {f"{name}_{b}": value for name, value in zip(("w0", "w1", "s0", "s1"), (w0, w1, s0, s1))}
         return total, metrics | watch.metrics("sentences")
 
-    return Task(init, (Player("model", loss, tx["model"]),), heads=heads(nets))
+    return Task(init, (Player("model", loss, tx["model"], parts=("image", "text")),), heads=heads(nets))
 
 
 def heads(nets):

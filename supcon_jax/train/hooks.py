@@ -13,6 +13,7 @@ import numpy as np
 from etils import epath
 
 from supcon_jax import hosts, storage
+from supcon_jax.train import alarms
 
 log = logging.getLogger("supcon_jax")
 
@@ -113,14 +114,14 @@ def kept(line: str, start: int) -> bool:
 
 class Progress:
     """One console line each log period: step, images/s, time left, losses, share of time waiting for input; and what
-    Contrast has to say."""
+    the alarms have to say."""
 
     def __init__(self, name: str, steps: int, images: int, start: int):
         self.name, self.steps, self.images = name, steps, images
         self.began = self.last = time.monotonic()
         self.at = start
         self.waited = 0.0
-        self.contrast = Contrast()
+        self.alarms = alarms.Contrast(), alarms.Signs()
 
     def rates(self, step: int) -> dict[str, float]:
         """Since the last call: images_per_s and input_wait_share."""
@@ -138,63 +139,10 @@ class Progress:
             f"{self.name} {step}/{self.steps} | {rate:.0f} images/s | {clock(left)} left | {losses}"
             f" | input {100 * values['input_wait_share']:.0f} %"
         )
-        lines = [text, *(f"{self.name} {step}/{self.steps} | {said}" for said in self.contrast.lines(values))]
+        said = [line for alarm in self.alarms for line in alarm.lines(values)]
+        lines = [text, *(f"{self.name} {step}/{self.steps} | {line}" for line in said)]
         if hosts.chief():
             print(*lines, sep="\n", file=sys.stderr, flush=True)
-
-
-class Contrast:
-    """Says in words whether contrastive losses are normal: how they stand at the first logs, and later on, once for each
-    cause, where one is not. Reads the metrics that losses.census gives."""
-
-    FIRST = 3  # logs of a run that are put into words
-    PATIENCE = 5  # logs in a row at chance before that is worth a warning
-    CLOSE = 0.02  # nats from chance that count as chance
-
-    def __init__(self):
-        self.logs, self.flat, self.warned = 0, {}, set()
-
-    def lines(self, values: dict[str, float]) -> list[str]:
-        self.logs += 1
-        out = []
-        for name in (key.removesuffix("/chance_nats") for key in values if key.endswith("/chance_nats")):
-            seen = {key.removeprefix(f"{name}/"): value for key, value in values.items() if key.startswith(f"{name}/")}
-            if self.logs <= self.FIRST:
-                out.append(f"{name}: {state(seen)}")
-            at_chance = abs(seen["contrast_nats"] - seen["chance_nats"]) < self.CLOSE
-            self.flat[name] = self.flat.get(name, 0) + 1 if at_chance else 0
-            fresh = [(name, *one) for one in causes(seen, self.flat[name], self.PATIENCE) if (name, one[0]) not in self.warned]
-            self.warned |= {one[:2] for one in fresh}
-            out += [f"warning: {name}: {text}" for _, _, text in fresh]
-        return out
-
-
-def state(seen: dict[str, float]) -> str:
-    """How a contrastive loss stands, in words."""
-    text = (
-        f"contrast {seen['contrast_nats']:.3g} of ln {math.exp(seen['chance_nats']):.3g} = {seen['chance_nats']:.3g} (chance),"
-        f" {seen['positives_per_anchor']:.2g} positives per anchor, top-1 {seen['top1_percent']:.0f} %"
-    )
-    if "false_negative_percent" in seen:
-        text += f", {seen['false_negative_percent']:.2g} % of negatives share the anchor's label"
-    return text
-
-
-def causes(seen: dict[str, float], flat: int, patience: int) -> list[tuple[str, str]]:
-    """What is wrong with a contrastive loss that has been at chance for `flat` logs: (cause, in words)."""
-    cure = "such rows need a second view, a caption of their own, or another row of their label in the batch"
-    keys, lonely = math.exp(seen["chance_nats"]), seen["no_positive_percent"]
-    if lonely >= 100:
-        return [("none", f"no anchor has a positive, so that nothing is taught: {cure}")]
-    out = [("some", f"{lonely:.2g} % of anchors have no positive and teach nothing: {cure}")] if lonely > 0 else []
-    if keys < 1.5:
-        out.append(("single", "anchors have one key, their own: the loss is 0 whatever the codes; use a larger batch"))
-    elif seen["positives_per_anchor"] > keys - 0.5:
-        out.append(("alike", "every key is a positive: nothing is told apart; the batch needs rows of other labels"))
-    elif flat >= patience:
-        where = f"at chance (ln {keys:.3g} = {seen['chance_nats']:.3g}) for {flat} logs: nothing is learnt yet"
-        out.append(("flat", f"{where}; look at the pairs (do they belong together?), the learning rate, the temperature"))
-    return out
 
 
 def clock(seconds: float) -> str:

@@ -35,7 +35,7 @@ def context(folder, heads, config=None, frozen=None, batch=None, name="attngan")
 
 @pytest.mark.parametrize(
     "kind,names",
-    [("damsm", ["matching"]), ("attngan", ["attributes", "generation", "matching"]), ("classifier", ["attributes"]),
+    [("damsm", ["geometry", "matching"]), ("attngan", ["attributes", "generation", "matching"]), ("classifier", ["attributes"]),
      ("mute", [])],
 )  # fmt: skip
 def test_a_stage_gets_the_evaluations_that_its_heads_serve(tmp_path, kind, names):
@@ -47,7 +47,7 @@ def test_a_stage_gets_the_evaluations_that_its_heads_serve(tmp_path, kind, names
 def test_an_unknown_evaluation_is_refused_before_the_training(tmp_path):
     config = plain()
     config["evals"]["beauty"] = {"every": 0}
-    known = "matching, generation, attributes, labels"
+    known = "matching, geometry, generation, attributes, labels"
     with pytest.raises(UserError, match=f"^config.evals.beauty is not known; use one of: {known}$"):
         evaluations.build(context(tmp_path, HEADS["damsm"], config))
 
@@ -140,6 +140,24 @@ def test_codes_are_unit_rows(tmp_path):
     np.testing.assert_allclose(codes, [[0.6, 0, 0.8], [0, 5 / 13, 12 / 13]], rtol=1e-6)
     codes = evaluations.text_code(made, None)(BATCH)
     np.testing.assert_allclose(codes, [[5**-0.5, 2 * 5**-0.5, 0], [1, 0, 0]], rtol=1e-6)
+
+
+def test_the_geometry_is_that_of_the_stages_own_codes_on_the_test_split(tmp_path):
+    """Two pictures of two classes at a right angle, each with its own caption's code."""
+    heads = {
+        "image": lambda state, frozen, batch, key: (None, state * batch["image"][:, 0, 0].astype(jnp.float32)),
+        "text": lambda state, frozen, batch, key: (None, batch["text"][:, :2].astype(jnp.float32)),
+    }
+    batch = {
+        "image": np.uint8([[[[[3, 0]]]], [[[[0, 5]]]]]), "text": np.int32([[[2, 0]], [[0, 7]]]),
+        "text_len": np.int32([[2], [2]]), "label": np.int32([[0], [1]]), "index": np.int32([[4], [5]]),
+    }  # fmt: skip
+    made = context(tmp_path, heads, batch=batch, name="damsm")
+    out = evaluations.evaluate_geometry(made, jnp.float32(1), {"reals": 0, "seed": 3})
+    told = out["both_alignment"]["protocol"]
+    assert (told["network"], told["real_origin"], told["seed"]) == ("damsm encoders", "shapes/test", 3)
+    assert out["both_alignment"]["value"] == 0 and out["image_rank"]["value"] == pytest.approx(2)
+    assert out["both_between"]["value"] == 0 and "both_within" not in out
 
 
 def test_samples_are_the_same_captions_and_noise_every_time(tmp_path):

@@ -114,6 +114,15 @@ def test_generating_draws_the_noise_that_the_stage_asks_for(tmp_path, kind, more
     assert (np.abs(z).max() <= 0.2) == (kind == "dfgan")
 
 
+def test_of_branches_on_weights_of_their_own_the_first_draws():
+    text = Counted(lambda ids, lengths: (ids[..., None].astype(np.float32), ids.astype(np.float32)))
+    gen, args = Painter(0), {"z": 5, "text_norm": False, "shared": False}
+    tree = {"gen": {"params": {"gamma": np.float32([3, 4])}}, "text": {}}
+    said = about("dfgan") | {"config": {"data": {"words": 3}, "own": {"args": args}}, "stage": "own"}
+    model.Model({"text": text, "gen": gen}, tree, said).generate(["red ring"])
+    assert gen.seen["params"] == {"gamma": 3}
+
+
 def test_a_long_vocabulary_is_shown_in_part():
     vocab = Vocab(("<end>", *(f"w{i}" for i in range(50))))
     assert model.shown(vocab) == ", ".join(f"w{i}" for i in range(40)) + " and 10 more"

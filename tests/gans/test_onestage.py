@@ -171,6 +171,7 @@ def test_without_weights_it_is_the_plain_gan(world, monkeypatch):
     metrics = traced(plain, world)
     parts = {"disc/real_cond", "disc/fake_cond", "disc/wrong_cond", "gen/fake_cond"}
     parts |= {f"{player}/{name}" for player in ("disc", "gen") for name in ("loss", "grad_norm")}
+    parts |= {f"disc/{name}" for name in tiny.LOOKS | {"blindness"}}
     assert {name for name in metrics if "/" in name} == parts
     assert [player.name for player in plain.players] == ["disc", "gen"]
 

@@ -78,10 +78,11 @@ def test_is_the_published_step(kind):
 
 def test_every_term_has_a_name(one):
     _, metrics = one
-    disc = {f"d{s}/{t}" for s in tiny.SIZES for t in ("real", "fake", "real_cond", "fake_cond", "wrong_cond")}
+    disc = {f"d{s}/{t}" for s in tiny.SIZES for t in ("real", "fake", "real_cond", "fake_cond", "wrong_cond", "blindness")}
+    disc |= tiny.LOOKS | {f"grad_norm/d{s}" for s in tiny.SIZES}
     gen = {f"d{s}/{t}" for s in tiny.SIZES for t in ("fake", "fake_cond")}
     gen |= {f"{t}_{b}" for t in ("w0", "w1", "s0", "s1") for b in range(2)}
-    gen |= {"kl", "scl", "inter", "inner", "image_text", "text_image", "image_image"}
+    gen |= {"kl", "fake_spread", "scl", "inter", "inner", "image_text", "text_image", "image_image"}
     gen |= tiny.census("scl") | tiny.census("sentences")
     names = {f"disc/{n}" for n in disc | {"loss", "grad_norm"}} | {f"gen/{n}" for n in gen | {"loss", "grad_norm"}}
     assert set(metrics) == names | {"skipped", "skipped_in_a_row"}
@@ -92,6 +93,10 @@ def test_every_term_has_a_name(one):
         for s in tiny.SIZES
     )
     assert m["disc/loss"] == pytest.approx(total, rel=1e-5)
+    blind = sum(m[f"disc/d{s}/blindness"] for s in tiny.SIZES)
+    assert blind == pytest.approx(total / 2 / (2 * np.log(2)), rel=1e-5)  # two branches, each of them scores 1 at chance
+    squares = sum(m[f"disc/grad_norm/d{s}"] ** 2 for s in tiny.SIZES)
+    assert squares == pytest.approx(m["disc/grad_norm"] ** 2, rel=1e-5)
     total = sum(m[f"gen/d{s}/{t}"] for s in tiny.SIZES for t in ("fake", "fake_cond")) + m["gen/kl"] + 0.2 * m["gen/scl"]
     total += 5 * sum(m[f"gen/{t}_{b}"] for t in ("w0", "w1", "s0", "s1") for b in range(2))
     assert m["gen/loss"] == pytest.approx(total, rel=1e-5)

@@ -175,6 +175,10 @@ def same(a, b):
     )
 
 
+LOOKS = {"diversity", "saturated_percent", "real_saturated_percent"}  # what D tells of the pictures that it was shown
+SPREADS = {"image_spread", "text_spread"}  # what stage 1 tells of its codes
+
+
 def census(name):
     """The names of what a watched loss tells of the batch."""
     what = ("contrast_nats", "chance_nats", "positives_per_anchor")

@@ -39,8 +39,10 @@ def test_every_term_has_a_name_and_its_value(world):
     want["scl"] = want["inter"] + want["inner"]
     want["loss"] = want["scl"] + sum(x for name, x in want.items() if name[-2:] in ("_0", "_1"))
     names = {f"model/{name}" for name in want} | {"model/grad_norm", "skipped", "skipped_in_a_row"}
+    names |= {f"model/{name}" for name in tiny.SPREADS | {"grad_norm/image", "grad_norm/text"}}
     assert set(metrics) == names | {f"model/{name}" for name in tiny.census("scl") | tiny.census("sentences")}
     blocks = ("image_text", "text_image", "image_image", "text_text")
+    want |= {f"{name}_spread": np.sqrt(x.shape[1]) * np.sqrt(x.var(0).mean()) for name, x in (("image", v), ("text", t))}
     want["scl/contrast_nats"] = np.mean([want[name] for name in blocks])
     want["scl/chance_nats"] = (np.log(16) + np.log(15)) / 2
     want["scl/positives_per_anchor"] = weight.sum() / 16 - 0.5  # within a modality a row is not its own
@@ -80,7 +82,7 @@ def test_branches_and_weights(world):
     alone, _ = metrics_of(made(branches=1, scl=0.0), state, first)
     terms = {"w0_0", "w1_0", "s0_0", "s1_0"}
     assert used == alone == pytest.approx(sum(metrics[name] for name in terms), rel=1e-6)
-    assert set(metrics) == terms | tiny.census("sentences")
+    assert set(metrics) == terms | tiny.SPREADS | tiny.census("sentences")
     value, metrics = metrics_of(made(scl=0.3, inter=0.5, inner=2.0), state, batch)
     assert metrics["scl"] == pytest.approx(0.5 * whole["model/inter"] + 2 * whole["model/inner"], rel=1e-5)
     matched = whole["model/loss"] - whole["model/scl"]
@@ -97,7 +99,7 @@ def test_other_terms_take_the_place_of_the_label_term(term, names, world):
         assert set(fresh) == {"image", "text", "label_head"}
         state = state.replace(params={"model": state.params["model"] | {"label_head": fresh["label_head"]}})
     matched = {name.partition("/")[2] for name in whole if name.startswith(("model/w", "model/s0", "model/s1"))}
-    census = tiny.census("sentences") | (tiny.census("scl") if names else set())
+    census = tiny.SPREADS | tiny.census("sentences") | (tiny.census("scl") if names else set())
     if term not in ("xmc", "label_head"):
         metrics = jax.eval_shape(lambda s, b: task.players[0].loss(s.params, s, {}, b, jax.random.key(0)), state, batch)[1][0]
         assert set(metrics) == {"scl"} | names | matched | census

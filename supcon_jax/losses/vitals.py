@@ -1,0 +1,56 @@
+"""Figures that show a collapse while it happens, from arrays that a step has anyway; train.alarms reads them."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.ops.arrays import unit, wide
+
+GRID = 8  # places along each side that pictures are compared on
+EDGE = 0.99  # of [-1, 1]: from here on a value counts as saturated
+
+
+def looks(fakes, real):
+    """How fakes compare with the real pictures of the same step, f32[] each:
+
+    diversity: spread of the fakes over the batch, as a share of the real ones'; 0 where all fakes are alike.
+
+        sqrt( mean_p var_i(fake_ip) / mean_p var_i(real_ip) ),   p: places of a coarse grid, channels and branches
+
+    saturated_percent, real_saturated_percent: values that stand at either end.
+
+    fakes, real: [n, v, h, w, 3] in [-1, 1]. The grid keeps what devices tell each other small, and noise out of the spread.
+    """
+    fakes, real = jax.lax.stop_gradient((fakes, real))
+    own, theirs = variance(fakes), variance(real)
+    out = {
+        "diversity": jnp.sqrt(own / jnp.where(theirs > 0, theirs, 1)),
+        "saturated_percent": 100 * jnp.mean(jnp.abs(fakes) >= EDGE, dtype=wide(fakes)),
+        "real_saturated_percent": 100 * jnp.mean(jnp.abs(real) >= EDGE, dtype=wide(real)),
+    }
+    return {name: x.astype(jnp.float32) for name, x in out.items()}
+
+
+def variance(images):
+    """Mean variance over the rows of pictures [n, v, h, w, 3], each seen on a coarse grid."""
+    n, v, h, w, c = images.shape
+    rows, columns = math.gcd(h, GRID), math.gcd(w, GRID)
+    x = images.astype(wide(images)).reshape(n, v, rows, h // rows, columns, w // columns, c).mean((3, 5))
+    return jnp.mean(jnp.square(x - x.mean(0, keepdims=True)))
+
+
+def spread(codes):
+    """How far unit codes stand from each other: 1 spread out, 0 where all are one.
+
+        sqrt( 1 - |mean_i u_i|^2 ) = sqrt(d) * (root mean square over dimensions of their standard deviation)
+
+    The mean cosine of two of them is 1 - spread^2. codes: [..., d], made unit here. Returns f32[].
+    """
+    u = unit(jax.lax.stop_gradient(codes).astype(wide(codes))).reshape(-1, codes.shape[-1])
+    return jnp.sqrt(jnp.mean(jnp.sum(jnp.square(u - u.mean(0, keepdims=True)), axis=1))).astype(jnp.float32)
+
+
+def spreads(**codes):
+    """`spread` of each, as NAME_spread."""
+    return {f"{name}_spread": spread(x) for name, x in codes.items()}

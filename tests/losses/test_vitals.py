@@ -1,0 +1,62 @@
+"""The figures of a collapse against plain loops, on pictures and codes that are collapsed and on such as are not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from supcon_jax.losses import vitals
+
+RNG = np.random.default_rng(0)
+REAL, FAKES = (RNG.uniform(-1, 1, (6, 2, 16, 24, 3)).astype(np.float32) for _ in range(2))
+
+
+def looks(fakes, real=REAL):
+    return {name: float(x) for name, x in jax.jit(vitals.looks)(fakes, real).items()}
+
+
+def deviation(images):
+    """Of each place of an 8 x 8 grid over the rows, then their root mean square."""
+    x = np.asarray(images, np.float64)
+    squares = []
+    for b in range(2):
+        for i in range(8):
+            for j in range(8):
+                for c in range(3):
+                    place = [x[n, b, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3, c].mean() for n in range(6)]
+                    squares.append(np.var(place))
+    return np.sqrt(np.mean(squares))
+
+
+def test_diversity_is_the_fakes_spread_beside_that_of_the_reals():
+    seen = looks(0.3 * FAKES)
+    assert seen["diversity"] == pytest.approx(deviation(0.3 * FAKES) / deviation(REAL), rel=1e-4)
+    alike = np.broadcast_to(FAKES[:1], FAKES.shape)
+    assert looks(alike)["diversity"] < 1e-3 and looks(REAL)["diversity"] == pytest.approx(1)
+    noise = alike * 0.5 + 0.02 * RNG.choice([-1, 1], FAKES.shape).astype(np.float32)  # alike but for single pixels
+    assert looks(noise)["diversity"] < 0.1
+    assert np.isfinite(looks(FAKES, np.zeros_like(REAL))["diversity"])
+
+
+def test_saturation_counts_both_ends():
+    fakes = np.zeros_like(FAKES)
+    fakes[0], fakes[1] = 1, -0.995
+    real = np.zeros_like(REAL)
+    real[:, 0, 0, 0, 0] = -1
+    seen = looks(fakes, real)
+    assert seen["saturated_percent"] == pytest.approx(100 / 3)
+    assert seen["real_saturated_percent"] == pytest.approx(100 / (2 * 16 * 24 * 3), rel=1e-5)
+
+
+def test_spread_is_that_of_the_mean_cosine():
+    codes = RNG.normal(size=(9, 2, 5)) + np.array([1, 0, 0, 0, 0])
+    u = (codes / np.linalg.norm(codes, axis=-1, keepdims=True)).reshape(18, 5)
+    cosine = np.mean([a @ b for a in u for b in u])
+    assert float(vitals.spread(jnp.asarray(codes, jnp.float32))) == pytest.approx(np.sqrt(1 - cosine), rel=1e-5)
+    assert float(vitals.spread(jnp.float32(codes[:1, :1]) * jnp.ones((4, 2, 1)))) < 1e-3
+    assert float(vitals.spread(jnp.concatenate([jnp.eye(4), -jnp.eye(4)]))) == pytest.approx(1)
+
+
+def test_nothing_is_taught_by_them():
+    grads = jax.grad(lambda x, y: sum(vitals.looks(x, x).values()) + vitals.spread(y), (0, 1))(FAKES, REAL)
+    assert not any(np.any(g) for g in grads)
