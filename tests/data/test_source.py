@@ -278,11 +278,11 @@ def source_with(labels, classes=("a", "b"), keys=("x", "y", "z")):
 
 @pytest.mark.parametrize(
     "labels",
-    [[0, 1, 2], [-1, 0, 1], [0.0, 1.0, 0.0], [0, 1], [[1, 0, 0]] * 3, [[2, 0]] * 3, [[[1]]] * 3],
+    [[0, 1, 2], [-2, 0, 1], [0.0, 1.0, 0.0], [0, 1], [[1, 0, 0]] * 3, [[2, 0]] * 3, [[[1]]] * 3],
     ids=str,
 )
 def test_labels_out_of_range(labels):
-    source_with(np.array([0, 1, 1])), source_with(np.eye(2, dtype=np.uint8)[[0, 1, 1]]), source_with(None)
+    source_with(np.array([0, 1, -1])), source_with(np.eye(2, dtype=np.uint8)[[0, 1, 1]]), source_with(None)
     with pytest.raises(UserError, match="set/train"):
         source_with(np.array(labels))
 
