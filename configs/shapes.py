@@ -19,7 +19,9 @@ def get_config(word=""):
     c = base()
     follow = c.get_oneway_ref  # a value that a stage shares until it is given its own
     update(c, {"data": {"name": "shapes", "words": 12, "crop": "none", "train": "train", "test": "test"}})
-    c.data.args = {"size": c.data.get_oneway_ref("size"), "records": 20_000, "seed": 0, "labels": "single", "scenes": False}
+    c.data.args = {
+        "size": c.data.get_oneway_ref("size"), "records": 20_000, "seed": 0, "labels": "single", "scenes": False, "objects": 2,
+    }  # fmt: skip
     c.views.flip = False  # captions say left and right
     c.batch = 16
     c.stages = ("damsm", "attngan")
@@ -185,7 +187,19 @@ def get_config(word=""):
     return choose(c, word, PRESETS)
 
 
+SCENES = {"args": {"label_mode": "any"}}
+QUICK_GAN = {"steps": 700, "nets": {"gen": {"sizes": (8, 16)}}}
+QUICK_ONE_STAGE = {"steps": 700, "nets": {"gen": {"sizes": (16,)}}}
+
 PRESETS = {
+    "quick": {
+        "data": {"size": 16, "args": {"records": 6000}},
+        "every": {"log": 100, "save": 1000, "sample": 1000},
+        "damsm": {
+            "steps": 400, "nets": {"image": {"dim": 48}, "text": {"embed": 32, "width": 48}}, "optim": {"model": {"lr": 4e-3}},
+        },
+        "attngan": QUICK_GAN, "dmgan": QUICK_GAN, "dfgan": QUICK_ONE_STAGE, "ssagan": QUICK_ONE_STAGE,
+    },
     "plain": {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
         "dmgan": {"args": {"branches": 1}}, "dfgan": {"args": {"branches": 1}}, "ssagan": {"args": {"branches": 1}},
