@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 import runs
@@ -236,6 +237,20 @@ def test_processes_fill_one_folder_by_parts(tmp_path, trained, capsys):
     assert "3 variants, seeds 0, 1, 2, one run each" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # two stages
+def test_a_copied_stage_leads_to_the_weights_of_one_trained_alone(tmp_path):
+    changes = {"config": "configs/shapes.py:tiny", "all": {"mesh.data": 1}, "variants": {"x": {"last.args.scl": 0.5}, "a": {}},
+               "reference": "a"}  # fmt: skip
+    found, w = study.load(str(written(tmp_path, {**SHARED, **changes}))), epath.Path(tmp_path / "w")
+    with runs.quick_to_compile():
+        study.trained(study.configured(found, "x", 0, w), "damsm", w / "x" / "seed0")
+        study.run(found, w, ["a"], [0])
+    told = json.loads((w / "a" / "seed0" / "run.json").read_text())
+    assert told["damsm"]["copied"] == "x/seed0" and "copied" not in told["attngan"]
+    for part in ("damsm", "attngan"):
+        assert runs.done(w / "a" / "seed0", part)["digest"] == runs.done(runs.shapes(), part)["digest"]
+
+
 def flags_of(folder, *more):
     return [f"--study={folder / 'study.py'}", f"--workdir={folder / 'w'}", *more]
 
@@ -269,6 +284,15 @@ def test_wrong_flags(tmp_path, capsys, more, said):
 
 
 STUDIES = sorted(path.stem for path in (pathlib.Path(study.__file__).parent.parent / "configs" / "studies").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", sorted({*STUDIES} - {"scenes", "vocabulary"}))  # those are of shapes alone
+@pytest.mark.parametrize("other", ["configs/cub.py", "configs/coco.py:dfgan", "configs/emoji.py:small,quick"])
+def test_every_study_is_one_flag_away_from_other_data(name, other, tmp_path):
+    found = study.load(f"configs/studies/{name}.py", other)
+    plain = [study.configured(found, variant, 0, tmp_path) for variant in found["variants"]]
+    assert len({config.digest(one) for one in plain}) == len(plain) and not found["prompts"]
+    assert all(one["stages"][-1] == found["stage"] for one in plain)
 
 
 @pytest.mark.parametrize("name", STUDIES)

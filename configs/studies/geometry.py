@@ -23,7 +23,7 @@ def get_study():
             "no_term": {"scl": 0.0},
             "weight_3": {"first.args.scl": 3.0, "last.args.scl": 0.0},
             "inner": {"first.args.inter": 0.0, "last.args.scl": 0.0},
-            "temperature_0.5": {"first.args.temperature": 0.5, "last.args.scl": 0.0},
+            "temperature_1": {"first.args.temperature": 1.0, "last.args.scl": 0.0},
             "unicl": {"first.args.term": "unicl", "last.args.scl": 0.0},
         },
         "reference": "no_term",
