@@ -295,6 +295,19 @@ def test_every_study_is_one_flag_away_from_other_data(name, other, tmp_path):
     assert all(one["stages"][-1] == found["stage"] for one in plain)
 
 
+def test_studies_of_one_config_can_share_a_folder(tmp_path):
+    """A name means the same in all of them, and runs that two of them have in common are made once."""
+    meaning, runs_of = {}, 0
+    for name in STUDIES:
+        found = study.load(f"configs/studies/{name}.py")
+        if found["config"] == "configs/shapes.py:quick":
+            for variant in found["variants"]:
+                told = config.digest(study.configured(found, variant, 0, tmp_path) | {"scl": 0})  # the stages have their own
+                assert meaning.setdefault(variant, told) == told, f"{name}: {variant}"
+                runs_of += 1
+    assert len(set(meaning.values())) < 0.8 * runs_of
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_shipped_study_is_within_its_config(name, tmp_path):
     """Every variant's keys exist, no variant is another one twice, and none is more than two values from the others."""
