@@ -28,7 +28,8 @@ def split(study: dict, metric: str) -> tuple[str, str]:
 
 
 def named(study: dict, found: dict) -> tuple[list[str], list[str]]:
-    """The study's metrics with patterns filled in, and those that were not measured (only where `lenient` allows it).
+    """The study's metrics with patterns filled in (without the spread that some metrics tell of themselves), and those that
+    were not measured (only where `lenient` allows it).
 
     Raises UserError: a metric that no run measured, or that only some did.
     """
@@ -39,7 +40,7 @@ def named(study: dict, found: dict) -> tuple[list[str], list[str]]:
         if stage not in runs[0]:
             raise UserError(f"study: metric {metric!r} is of a stage that was not run; there are {', '.join(runs[0])}")
         known = sorted(set.intersection(*(set(run[stage]) for run in runs)) | {"seconds"})
-        matching = fnmatch.filter(known, name)
+        matching = [one for one in fnmatch.filter(known, name) if "_std" not in one or one == name]
         if not matching and not study.get("lenient"):
             raise UserError(f"study: metric {metric!r} was not measured; use one of: {', '.join(known)}")
         out += [metric[: len(metric) - len(name)] + one for one in matching]

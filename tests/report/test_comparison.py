@@ -26,6 +26,9 @@ def test_every_variant_less_the_reference():
 
 def test_a_pattern_stands_for_what_all_runs_measured():
     assert comparison.named({**STUDY, "metrics": ["first:*"]}, FOUND)[0] == ["first:e", "first:geometry/x", "first:seconds"]
+    spread = {"on": {0: run(1.0, 1.0, kid=3.0, kid_std=1.0)}}
+    assert comparison.named({**STUDY, "metrics": ["k*"]}, spread)[0] == ["kid"]
+    assert comparison.named({**STUDY, "metrics": ["kid_std"]}, spread)[0] == ["kid_std"]
     part = {"on": {0: run(1.0, 1.0, fid=3.0)}, "off": {0: run(1.0, 1.0)}}
     with pytest.raises(UserError, match=r"^study: metric 'f\*' was not measured; use one of: m, seconds$"):
         comparison.tabulate({**STUDY, "metrics": ["f*"]}, part)
