@@ -109,9 +109,12 @@ def together(study: dict, found: dict, x: str, y: str) -> str:
 
 
 def curves(study: dict, found: dict) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
-    """{metric: {series: [(place on the axis, mean, half width of the mean's 95 % interval)]}} for report.plots.curves."""
+    """{metric: {series: [(place on the axis, mean, half width of the mean's 95 % interval)]}} for report.plots.curves; without
+    the seconds."""
     out = {}
     for metric in named(study, found)[0]:
+        if split(study, metric)[1] == "seconds":
+            continue
         out[metric] = {}
         for series, places in axis(study).items():
             points = []
