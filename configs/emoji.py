@@ -4,9 +4,9 @@
     python -m supcon_jax.main --config=configs/emoji.py --workdir=runs/emoji
 
 Default: the full-size AttnGAN at 64 px, DAMSM from scratch; sized for one GPU. Words after the colon: small (two CPU
-cores, 32 px, for comparisons), tiny (tests), multi (group, subgroup and tags as labels, Jaccard weights), plain (one
-branch, no label term), dmgan, dfgan, ssagan (that GAN, sized as AttnGAN, after the damsm stage, which is skipped where it is
-finished), damsm, attngan.
+cores, 32 px, for comparisons), small,quick (16 px, a minute, for studies), tiny (tests), multi (group, subgroup and tags as
+labels, Jaccard weights), plain (one branch, no label term), dmgan, dfgan, ssagan (that GAN, sized as AttnGAN, after the damsm
+stage, which is skipped where it is finished), damsm, attngan.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -163,6 +163,9 @@ SMALL = {
     },
 }  # fmt: skip
 
+QUICK_GAN = {"steps": 700, "nets": {"gen": {"sizes": (8, 16)}}}
+QUICK_ONE_STAGE = {"steps": 700, "nets": {"gen": {"sizes": (16,)}}}
+
 PRESETS = {
     "plain": {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
@@ -180,6 +183,15 @@ PRESETS = {
     "dfgan": {"stages": ("damsm", "dfgan")},
     "ssagan": {"stages": ("damsm", "ssagan")},
     "small": SMALL,
+    "quick": {
+        "data": {"size": 16},
+        "every": {"log": 100, "save": 1000, "sample": 1000},
+        "damsm": {
+            "steps": 300, "nets": {"image": {"dim": 48, "width": 0.0625}, "text": {"embed": 32, "width": 48}},
+            "optim": {"model": {"lr": 4e-3}},
+        },
+        "attngan": QUICK_GAN, "dmgan": QUICK_GAN, "dfgan": QUICK_ONE_STAGE, "ssagan": QUICK_ONE_STAGE,
+    },
     "tiny": {
         "batch": 8,
         "eval_batch": 16,

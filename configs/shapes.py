@@ -3,11 +3,12 @@
     python -m supcon_jax.main --config=configs/shapes.py --workdir=runs/shapes
 
 Default: DAMSM + supervised contrast, then AttnGAN + supervised contrast, 32 px, sized for two CPU cores.
-Words after the colon: tiny (tests), long (10,000 steps, 22 minutes), plain (one branch, no label term), twin (captions, labels
-shuffled against the pictures: everything must fail on it), dmgan, dfgan, ssagan (that GAN after the damsm stage, which is
-skipped where it is finished), galip (that GAN after the stage clip_heads, around any CLIP with a vision transformer, with
---config.clip_heads.frozen.clip=FILE: none ships), flow (flow matching in the GAN's place, for as long), classifier (the scorer
-of attributes), damsm, attngan.
+Words after the colon: tiny (tests), quick (16 px, a minute, for studies), scenes (two objects a picture, or as many as
+--config.data.args.objects says; labels: the 64 pairs of shape and colour; not scored by attributes), long (10,000 steps, 22
+minutes), plain (one branch, no label term), twin (captions, labels shuffled against the pictures: everything must fail on it),
+dmgan, dfgan, ssagan (that GAN after the damsm stage, which is skipped where it is finished), galip (that GAN after the stage
+clip_heads, around any CLIP with a vision transformer, with --config.clip_heads.frozen.clip=FILE: none ships), flow (flow
+matching in the GAN's place, for as long), classifier (the scorer of attributes), damsm, attngan.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -19,7 +20,9 @@ def get_config(word=""):
     c = base()
     follow = c.get_oneway_ref  # a value that a stage shares until it is given its own
     update(c, {"data": {"name": "shapes", "words": 12, "crop": "none", "train": "train", "test": "test"}})
-    c.data.args = {"size": c.data.get_oneway_ref("size"), "records": 20_000, "seed": 0, "labels": "single", "scenes": False}
+    c.data.args = {
+        "size": c.data.get_oneway_ref("size"), "records": 20_000, "seed": 0, "labels": "single", "scenes": False, "objects": 2,
+    }  # fmt: skip
     c.views.flip = False  # captions say left and right
     c.batch = 16
     c.stages = ("damsm", "attngan")
@@ -186,7 +189,32 @@ def get_config(word=""):
     return choose(c, word, PRESETS)
 
 
+SEVERAL = {"args": {"label_mode": "any", "class_mask": False}}
+QUICK_GAN = {"steps": 700, "nets": {"gen": {"sizes": (8, 16)}}}
+QUICK_ONE_STAGE = {"steps": 700, "nets": {"gen": {"sizes": (16,)}}}
+
 PRESETS = {
+    "quick": {
+        "data": {"size": 16, "args": {"records": 6000}},
+        "every": {"log": 100, "save": 1000, "sample": 1000},
+        "damsm": {
+            "steps": 300, "nets": {"image": {"dim": 48, "width": 0.0625}, "text": {"embed": 32, "width": 48}},
+            "optim": {"model": {"lr": 4e-3}},
+        },
+        "attngan": QUICK_GAN, "dmgan": QUICK_GAN, "dfgan": QUICK_ONE_STAGE, "ssagan": QUICK_ONE_STAGE,
+    },
+    "scenes": {
+        "data": {"args": {"labels": "pairs", "scenes": True}},
+        **dict.fromkeys(("damsm", "attngan", "dmgan", "dfgan", "ssagan", "clip_heads"), SEVERAL),
+        "galip": {"args": {"label_mode": "any"}},
+        "=evals": {
+            "matching": {"every": 0, "fakes": 512, "reals": 512, "seed": 0},
+            "generation": {
+                "every": 0, "fakes": 512, "reals": 512, "bank": 2048, "diversity": 32, "split": "test", "seed": 0,
+                "networks": ("shapes_classifier",),
+            },
+        },
+    },
     "plain": {
         "scl": 0.0, "data": {"partner": "none"}, "damsm": {"args": {"branches": 1}}, "attngan": {"args": {"branches": 1}},
         "dmgan": {"args": {"branches": 1}}, "dfgan": {"args": {"branches": 1}}, "ssagan": {"args": {"branches": 1}},

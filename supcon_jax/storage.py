@@ -125,6 +125,26 @@ def append(path, line: str) -> None:
 
 
 @contextlib.contextmanager
+def held(path):
+    """Holds a lock file while the block runs: True, or False where another process of this machine holds it. It is let go
+    when its holder ends, however that ends. A store has no locks: always True."""
+    if kind(path):
+        yield True
+        return
+    import fcntl
+
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+@contextlib.contextmanager
 def local(path):
     """A file as a path on this machine: itself, or a copy that is removed afterwards. A UserError inside names the
     address, not the copy."""

@@ -1,87 +1,55 @@
-"""Paired comparisons: a config run under several variants and seeds, tabulated with intervals and side-by-side pictures.
+"""Studies: a config run under several variants and seeds, tabulated with paired intervals, curves and pictures.
 
     python -m supcon_jax.study --study=configs/studies/scl_shapes.py --workdir=runs/scl_shapes
+
+Stopped or killed, the same command goes on. Two processes may fill one work folder: give each its own --seeds or --only,
+and call once more without them for the tables.
+
+A study file gives get_study(), a dict of plain data:
+    title; config ("configs/shapes.py:quick"); seeds; stage: the one that is scored, one of the config's stages.
+    variants: {name: {config key: value}}; all: the same for every variant. "first." and "last." at the beginning of a
+        key stand for the config's first stage and the scored one.
+    metrics: names or patterns ("generation/fid_*"); of another stage "damsm:matching/real_r_precision" ("first:", "last:").
+        "seconds": wall clock of that stage, training and scoring (not told of a run that was stopped in between).
+    reference: the variant that every other is compared with, seed by seed.
+    axis, axis_title (may be left out): {variant: number}, or {curve: {variant: number}}: the metrics are drawn over it.
+    against (may be left out): pairs of metrics, (x, y): rank correlation over runs, and a cloud of points.
+    prompts (may be left out): captions whose pictures are shown side by side.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import sys
+import time
 
+import jax
 import numpy as np
 from etils import epath
 
 from supcon_jax import config as configs
 from supcon_jax import shard, storage
 from supcon_jax.build.run import train_stage
+from supcon_jax.build.stage import depends, done
 from supcon_jax.config import UserError
-from supcon_jax.report import pictures, tables
+from supcon_jax.report import comparison, pictures, plots
 
 log = logging.getLogger("supcon_jax")
+KEYS = {"title", "config", "stage", "seeds", "variants", "metrics", "reference", "all", "axis", "axis_title", "against",
+        "prompts", "lenient"}  # fmt: skip
+NEEDED = {"config", "stage", "seeds", "variants", "metrics", "reference"}
 
 
-def run(study: dict, workdir: epath.Path) -> dict[str, list[dict]]:
-    """Trains what is not finished yet. Returns {variant: [final numbers of each seed]}.
+def load(path: str, config: str | None = None) -> dict:
+    """A study file: get_study() gives plain data, see above.
 
-    study: config (file and words), seeds, variants {name: {config key: value}}, metrics, pair (a, b), stage, prompts.
-    Equal seeds give equal initial weights, data order and noise. Raises UserError: as training does.
+    config: takes the place of the study's own. The scored stage is then its last one if it has none of that name, metrics
+    that it does not measure are left out, and so are the prompts.
+    Raises UserError: no such file, another kind of file, a key is missing or unknown, the reference is no variant.
     """
-    found = {}
-    for seed in study["seeds"]:
-        for name, changes in study["variants"].items():
-            folder = workdir / name / f"seed{seed}"
-            shared = {"cache": workdir / "features", **study.get("all", {})}  # the reals are measured once for all runs
-            settings = {key: str(value) for key, value in {**shared, **changes, "seed": seed}.items()}
-            log.info("study: %s, seed %d", name, seed)
-            config = configs.plain(configs.override(configs.load(study["config"]), settings))
-            if study["stage"] not in config["stages"]:
-                raise UserError(f"study: stage {study['stage']!r} is not among those run: {', '.join(config['stages'])}")
-            numbers = {stage: train_stage(config, stage, folder) for stage in config["stages"]}
-            found.setdefault(name, []).append(numbers[study["stage"]])
-    return found
-
-
-def tabulate(study: dict, found: dict[str, list[dict]]) -> str:
-    """Mean of every metric by variant, and the paired difference of the study's pair with its 95 % interval.
-
-    Raises UserError: a metric that some run did not measure.
-    """
-    first, second = study["pair"]
-    rows = []
-    for metric in study["metrics"]:
-        for numbers in (numbers for runs in found.values() for numbers in runs):
-            if metric not in numbers:
-                raise UserError(f"study: metric {metric!r} was not measured; use one of: {', '.join(sorted(numbers))}")
-        values = {name: [numbers[metric] for numbers in runs] for name, runs in found.items()}
-        rows.append(
-            {"metric": metric}
-            | {name: float(np.mean(x)) for name, x in values.items()}
-            | {f"{first} - {second} (95 %)": str(tables.paired(values[first], values[second]))}
-        )
-    seeds = ", ".join(map(str, study["seeds"]))
-    return f"{study['config']}, seeds {seeds}, one run each; means over seeds.\n\n{tables.table(rows)}"
-
-
-def side_by_side(study: dict, workdir: epath.Path):
-    """Pictures of every variant for the study's prompts, first seed, from the same noise."""
-    from supcon_jax.build import model as trained
-
-    blocks = {}
-    for name in study["variants"]:
-        model = trained.load(str(workdir / name / f"seed{study['seeds'][0]}"), (study["stage"],))
-        blocks[name] = pictures.zoomed(np.asarray(model.generate(study["prompts"], seed=0)))
-    return pictures.side_by_side(blocks, row_titles=study["prompts"])
-
-
-def load(path: str) -> dict:
-    """A study file: get_study() gives plain data.
-
-    Raises UserError: no such file, another kind of file, a key is missing, or the pair are no variants.
-    """
-    import importlib.util
-
     file = configs.find(path)
     if file.suffix != ".py":
         raise UserError(f"{file} is no study: a Python file with get_study() is; copy one of configs/studies")
@@ -91,40 +59,233 @@ def load(path: str) -> dict:
     if not hasattr(module, "get_study"):
         raise UserError(f"{file} is no study: it has no get_study(); copy one of configs/studies")
     study = module.get_study()
-    if missing := {"config", "stage", "seeds", "variants", "metrics", "pair"} - set(study):
+    if missing := NEEDED - set(study):
         raise UserError(f"{path}: the study lacks {', '.join(sorted(missing))}")
-    if len(study["pair"]) != 2 or not set(study["pair"]) <= set(study["variants"]):
-        raise UserError(f"{path}: pair={study['pair']!r} must be two of the variants {', '.join(study['variants'])}")
-    return study
+    if unknown := set(study) - KEYS:
+        raise UserError(f"{path}: {', '.join(sorted(unknown))} is no key of a study; it may have {', '.join(sorted(KEYS))}")
+    if study["reference"] not in study["variants"]:
+        raise UserError(f"{path}: reference={study['reference']!r} must be one of the variants {', '.join(study['variants'])}")
+    if extra := {v for places in comparison.axis(study).values() for v in places} - set(study["variants"]):
+        raise UserError(f"{path}: axis names {', '.join(sorted(extra))}, and the variants are {', '.join(study['variants'])}")
+    study = study | ({"config": config, "lenient": True, "prompts": []} if config else {})
+    return settled(study)
 
 
-def write(study: dict, found: dict[str, list[dict]], workdir: epath.Path, out: epath.Path, title: str, command: str) -> str:
-    """Writes OUT.json, OUT.png (if the study has prompts) and OUT.md; returns the text of the last one."""
-    text = f"# {title}\n\n`{command}`\n\n{tabulate(study, found)}"
-    storage.write(out.with_suffix(".json"), json.dumps({"study": study, "numbers": found}, indent=1, sort_keys=True))
+def settled(study: dict) -> dict:
+    """The study with the stages' own names for "first", "last" and a stage that another config calls otherwise."""
+    stages = configs.load(study["config"]).stages
+    last = stages[-1] if study.get("lenient") and study["stage"] not in stages else study["stage"]
+    if last not in stages:
+        raise UserError(f"study: stage {last!r} is not among those run: {', '.join(stages)}")
+
+    def named(word, mark):
+        head, found, rest = word.partition(mark)
+        return {"first": stages[0], "last": last}.get(head, head) + found + rest
+
+    def keys(changes):
+        return {named(key, "."): value for key, value in changes.items()}
+
+    return study | {
+        "stage": last, "variants": {name: keys(changes) for name, changes in study["variants"].items()},
+        "all": keys(study.get("all", {})), "metrics": [named(metric, ":") for metric in study["metrics"]],
+        "against": [tuple(named(metric, ":") for metric in pair) for pair in study.get("against", ())],
+    }  # fmt: skip
+
+
+def configured(study: dict, variant: str, seed: int, workdir: epath.Path) -> dict:
+    """The plain config of one run. Raises UserError: a key or value that the config does not have."""
+    shared = {"cache": workdir / "features", **study["all"]}  # the reals are measured once for all runs
+    settings = {key: str(value) for key, value in {**shared, **study["variants"][variant], "seed": seed}.items()}
+    return configs.plain(configs.override(configs.load(study["config"]), settings))
+
+
+# ---- running
+
+
+def run(study: dict, workdir: epath.Path, only: list[str], seeds: list[int]) -> None:
+    """Trains the variants `only` with `seeds`, as far as they are not finished; seed by seed, so that pairs come early.
+
+    Equal seeds give equal initial weights, data order and noise. A stage that another run of the folder has finished
+    with the same config is copied from there. Raises UserError: as training does, before anything is trained where the
+    config alone tells it.
+    """
+    configurations = {(seed, name): configured(study, name, seed, workdir) for seed in seeds for name in only}
+    for (seed, name), config in configurations.items():
+        folder = workdir / name / f"seed{seed}"
+        with storage.held(folder / "lock") as mine:
+            if not mine:
+                log.info("study: %s, seed %d is being run by another process, left to it", name, seed)
+                continue
+            log.info("study: %s, seed %d", name, seed)
+            for stage in config["stages"]:
+                if not shared(config, stage, folder, workdir, seed):
+                    trained(config, stage, folder)
+        jax.clear_caches()  # the next run traces its own: without this many runs fill the memory
+
+
+def trained(config: dict, stage: str, folder: epath.Path) -> None:
+    """Trains a stage, and notes in the run's run.json what its numbers depend on and how long it took."""
+    resumed, finished = (folder / stage / "checkpoints").is_dir(), done(config, stage, folder)
+    began = time.monotonic()
+    train_stage(config, stage, folder)
+    if not finished:
+        noted(folder, stage, key(config, stage), None if resumed else time.monotonic() - began)
+
+
+def shared(config: dict, stage: str, folder: epath.Path, workdir: epath.Path, seed: int) -> bool:
+    """Copies a stage that another run has finished with the same config, weights and numbers alike, if there is one."""
+    if (folder / stage).is_dir():
+        return False
+    wanted = key(config, stage)
+    for other in sorted(place / f"seed{seed}" for place in workdir.iterdir()):
+        said = notes(other).get(stage, {})
+        if other != folder and said.get("key") == wanted and (other / stage / "DONE").exists():
+            log.info("%s: the same as in %s, copied from there", stage, other)
+            files = [file for file in (other / stage).iterdir() if file.is_file() and file.name != "DONE"]
+            for file in [*files, other / stage / "DONE"]:  # which is last: it says that the others are there
+                storage.write(folder / stage / file.name, file.read_bytes())
+            noted(folder, stage, wanted, said["seconds"], str(other.relative_to(workdir)))
+            return True
+    return False
+
+
+def key(config: dict, stage: str) -> str:
+    """A hash of all that a stage's weights and numbers depend on."""
+    measured = {name: config[name] for name in ("evals", "eval_batch", "networks")}
+    return configs.digest({"stage": depends(config, stage), "test": config["data"]["test"], **measured})
+
+
+def notes(folder: epath.Path) -> dict:
+    path = folder / "run.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def noted(folder: epath.Path, stage: str, key: str, seconds: float | None, copied: str = "") -> None:
+    more = {"copied": copied} if copied else {}
+    said = notes(folder) | {stage: {"key": key, "seconds": seconds, **more}}
+    storage.write(folder / "run.json", json.dumps(said, indent=1, sort_keys=True))
+
+
+# ---- what it gave
+
+
+def finished(study: dict, workdir: epath.Path) -> tuple[dict, list[str]]:
+    """({variant: {seed: {stage: numbers}}} of finished runs, names of the others).
+
+    Raises UserError: a run was finished with another config than the study's.
+    """
+    found, missing = {}, []
+    for name in study["variants"]:
+        for seed in study["seeds"]:
+            folder, config = workdir / name / f"seed{seed}", configured(study, name, seed, workdir)
+            said = {stage: done(config, stage, folder) for stage in config["stages"]}
+            if not all(said.values()):
+                missing.append(f"{name} seed {seed}")
+                continue
+            took = notes(folder)
+            found.setdefault(name, {})[seed] = {
+                stage: one["numbers"] | ({"seconds": took[stage]["seconds"]} if took.get(stage, {}).get("seconds") else {})
+                for stage, one in said.items()
+            }
+    return found, missing
+
+
+def paired(study: dict, found: dict) -> dict:
+    """The finished runs of the seeds that every variant has finished. Raises UserError: there is none."""
+    lacking = [name for name in study["variants"] if name not in found]
+    if lacking:
+        raise UserError(f"study: no finished run of {', '.join(lacking)}; call it without --tabulate to train them")
+    seeds = [seed for seed in study["seeds"] if all(seed in runs for runs in found.values())]
+    if not seeds:
+        raise UserError("study: no seed is finished by every variant; call it without --tabulate to train the others")
+    return {name: {seed: runs[seed] for seed in seeds} for name, runs in found.items()}
+
+
+def side_by_side(study: dict, workdir: epath.Path, seed: int):
+    """Pictures of every variant for the study's prompts, one seed, from the same noise."""
+    from supcon_jax.build import model as trained
+
+    blocks = {}
+    for name in study["variants"]:
+        model = trained.load(str(workdir / name / f"seed{seed}"), (study["stage"],))
+        blocks[name] = pictures.zoomed(np.asarray(model.generate(study["prompts"], seed=0)))
+    return pictures.side_by_side(blocks, row_titles=study["prompts"])
+
+
+def write(study: dict, found: dict, workdir: epath.Path, out: epath.Path, command: str) -> str:
+    """Writes OUT.json and OUT.md, and as the study asks OUT.png (pictures), OUT_axis and OUT_against (.png, .svg); returns
+    the text of OUT.md."""
+    title, seeds = study.get("title", out.stem), list(next(iter(found.values())))
+    config = configured(study, study["reference"], seeds[0], workdir)
+    text = f"# {title}\n\n`{command}`\n\n{comparison.about(study, found, config)}\n{comparison.tabulate(study, found)}"
+    storage.write(out.with_suffix(".json"), json.dumps({"study": study, "runs": found}, indent=1, sort_keys=True))
+    if importlib.util.find_spec("matplotlib") is None:
+        log.info("study: no curves are drawn: matplotlib is not installed (extra dev)")
+    else:
+        for name, figure in comparison.figures(study, found).items():
+            for ending in ("png", "svg"):
+                plots.save(figure, out.with_name(f"{out.stem}_{name}.{ending}"))
+            text += f"\n![{name}]({out.stem}_{name}.png)\n"
     if study.get("prompts"):
-        pictures.save_png(side_by_side(study, workdir), out.with_suffix(".png"))
-        text += f"\nSame captions, same noise, first seed:\n\n![pictures]({out.with_suffix('.png').name})\n"
+        pictures.save_png(side_by_side(study, workdir, seeds[0]), out.with_suffix(".png"))
+        text += f"\nSame captions, same noise, seed {seeds[0]}:\n\n![pictures]({out.with_suffix('.png').name})\n"
     storage.write(out.with_suffix(".md"), text)
     return text
 
 
-def cli(argv: list[str] | None = None) -> int:
-    """Runs a study and writes STUDY.md, STUDY.json and STUDY.png to its folder, or OUT.md, OUT.json and OUT.png."""
-    parser = argparse.ArgumentParser(prog="python -m supcon_jax.study", description=__doc__)
+def flags(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m supcon_jax.study", description=__doc__.partition("\n")[0])
     parser.add_argument("--study", required=True, help="a file such as configs/studies/scl_shapes.py")
     parser.add_argument("--workdir", required=True, help="folder for all runs")
-    parser.add_argument("--out", help="write the results as OUT.md, OUT.json and OUT.png, not as WORKDIR/STUDY.*")
-    flags = parser.parse_args(argv)
+    parser.add_argument("--config", help="a config (FILE:words) in place of the study's, such as configs/cub.py:dfgan")
+    parser.add_argument("--seeds", help="train only these (0,1), of the study or more")
+    parser.add_argument("--only", help="train and tabulate only these variants (a,b), the reference among them to tabulate")
+    parser.add_argument("--tabulate", action="store_true", help="train nothing: tabulate the seeds that all have finished")
+    parser.add_argument("--out", help="write the results as OUT.md, OUT.json, ..., not as WORKDIR/STUDY.*")
+    return parser.parse_args(argv)
+
+
+def chosen(study: dict, only: str | None, seeds: str | None) -> tuple[list[str], list[int]]:
+    """The variants and seeds that --only and --seeds name, all of them if left out. Raises UserError: unknown ones."""
+    names = [name.strip() for name in only.split(",")] if only else list(study["variants"])
+    if unknown := set(names) - set(study["variants"]):
+        raise UserError(f"--only={only}: {', '.join(sorted(unknown))} is no variant; they are {', '.join(study['variants'])}")
+    try:
+        return names, [int(seed) for seed in seeds.split(",")] if seeds else list(study["seeds"])
+    except ValueError:
+        raise UserError(f"--seeds={seeds}: whole numbers with commas between, such as 0,1") from None
+
+
+def performed(said: argparse.Namespace) -> str:
+    """Trains what is asked for and not finished, and tabulates if nothing is missing. Returns what to print."""
+    workdir = storage.place(said.workdir, storage.CHECKPOINTS)
+    out = storage.place(said.out) if said.out else workdir / "STUDY"
+    study = load(said.study, said.config)
+    only, seeds = chosen(study, said.only, said.seeds)
+    if not said.tabulate:
+        shard.start()
+        run(study, workdir, only, seeds)
+    if said.tabulate and said.only:
+        if study["reference"] not in only:
+            raise UserError(f"--only={said.only}: the reference {study['reference']} must be among those tabulated")
+        study["variants"] = {name: study["variants"][name] for name in only}
+    study["seeds"] = sorted({*study["seeds"], *seeds}) if said.seeds and not said.tabulate else seeds
+    found, missing = finished(study, workdir)
+    if missing and not said.tabulate:
+        return f"not finished yet: {', '.join(missing)}; tables are written when all are, or by --tabulate of those that are"
+    other = f" --config={said.config}" if said.config else ""
+    command = f"python -m supcon_jax.study --study={said.study} --workdir=DIR{other}"
+    text = write(study, paired(study, found), workdir, out, command)
+    return text + (f"\nleft out, as they are not finished: {', '.join(missing)}" if missing else "")
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """Runs a study and writes STUDY.md, STUDY.json and its pictures to its folder, or as OUT.md, OUT.json, ..."""
+    said = flags(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
-    command = f"python -m supcon_jax.study --study={flags.study} --workdir=DIR"
     try:
-        workdir = storage.place(flags.workdir, storage.CHECKPOINTS)
-        out = storage.place(flags.out) if flags.out else workdir / "STUDY"
-        study = load(flags.study)
-        shard.start()
-        print(write(study, run(study, workdir), workdir, out, study.get("title", flags.study), command))
+        print(performed(said))
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -13,12 +13,13 @@ from supcon_jax.build import clip, stage
 from supcon_jax.build.names import GENERATORS, net
 
 FULL = {
-    "shapes": ("", "plain", "twin", "long", "dmgan", "dfgan", "ssagan", "galip", "flow", "classifier", "damsm", "attngan"),
+    "shapes": ("", "plain", "quick", "scenes", "twin", "long", "dmgan", "dfgan", "ssagan", "galip", "flow", "classifier",
+               "damsm", "attngan"),
     "cub": ("", "plain", "dmgan", "dfgan", "ssagan", "galip", "galip_blocks", "galip_none", "damsm", "attngan", "classifier"),
     "coco": ("", "plain", "dmgan", "dfgan", "ssagan", "galip", "galip_blocks", "galip_none", "damsm", "attngan"),
-    "emoji": ("", "plain", "multi", "small", "dmgan", "dfgan", "ssagan", "damsm", "attngan"),
+    "emoji": ("", "plain", "multi", "small", "quick", "dmgan", "dfgan", "ssagan", "damsm", "attngan"),
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),
-}
+}  # fmt: skip
 PRESETS = [f"{name}:{word}" for name, words in FULL.items() for word in words]
 PRESETS += [f"{name}:{','.join(filter(None, (word, 'tiny')))}" for name, words in FULL.items() for word in words]
 WORDS = ("<end>", "this", "bird", "is", "red")

@@ -76,11 +76,14 @@ def test_weights_and_pictures_of_a_store(store, capsys):  # noqa: F811
 
 
 def test_a_study_writes_its_tables_there(store, capsys):  # noqa: F811
-    said = {"config": "any.py", "seeds": [0, 1], "variants": {"a": {}, "b": {}}, "metrics": ["x"], "pair": ("a", "b")}
-    found = {"a": [{"x": 1.0}, {"x": 2.0}], "b": [{"x": 1.5}, {"x": 1.0}]}
+    said = {"config": "configs/shapes.py:tiny", "stage": "attngan", "seeds": [0, 1], "variants": {"a": {}, "b": {"scl": 0.0}},
+            "metrics": ["x"], "reference": "a"}  # fmt: skip
+    said = study.settled(said)
+    found = {name: {seed: {"attngan": {"x": float(seed)}} for seed in (0, 1)} for name in ("a", "b")}
     workdir = storage.place("gs://mine/s")
-    text = study.write(said, found, workdir, workdir / "STUDY", "title", "command")
-    assert store.under("s")["STUDY.md"].decode() == text and json.loads(store.under("s")["STUDY.json"])["numbers"] == found
+    text = study.write(said, found, workdir, workdir / "STUDY", "command")
+    assert store.under("s")["STUDY.md"].decode() == text
+    assert json.loads(store.under("s")["STUDY.json"])["runs"]["b"]["1"] == {"attngan": {"x": 1.0}}
     assert study.cli(["--study=configs/studies/scl_shapes.py", "--workdir=gs://mime/s"]) == 2
     assert capsys.readouterr().err.startswith("error: gs://mime/s: there is no such bucket")
 

@@ -3,21 +3,23 @@
 import itertools
 import json
 import logging
+import pathlib
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 import runs
-from supcon_jax import study
-from supcon_jax.config import UserError
+from supcon_jax import config, storage, study
+from supcon_jax.build import stage
 
 METRICS = ("matching/r_precision", "matching/real_r_precision")
 # one step of a generator with one stage: what is compared is not what is tested here
 SMALL = {"attngan.nets.gen.sizes": (32,), "attngan.steps": 1, "data.args.records": 64, "every.sample": 0, "mesh.data": 1}
 STUDY = {
     "title": "With and without", "config": "CONFIG:attngan,tiny", "stage": "attngan", "seeds": (0, 3),
-    "variants": {"scl": {}, "no_scl": {"scl": 0.0}}, "pair": ("scl", "no_scl"), "metrics": METRICS,
+    "variants": {"scl": {}, "no_scl": {"last.args.scl": 0.0}}, "reference": "no_scl", "metrics": METRICS,
     "prompts": ["a small red circle", "a green ring"], "all": SMALL,
 }  # fmt: skip
 ONE_EVAL = """
@@ -83,18 +85,19 @@ def test_equal_seeds_begin_equal(ran):
 def test_the_files_hold_numbers_table_and_pictures(ran):
     folder, file = ran
     said = json.loads((folder / "w" / "STUDY.json").read_text())
-    assert said["study"]["seeds"] == [0, 3] and said["study"]["pair"] == ["scl", "no_scl"]
-    for name in ("scl", "no_scl"):
-        ends = [runs.done(folder / "w" / name / f"seed{seed}", "attngan")["numbers"] for seed in (0, 3)]
-        assert said["numbers"][name] == ends and set(METRICS) <= set(ends[0])
+    assert said["study"]["seeds"] == [0, 3] and said["study"]["reference"] == "no_scl"
+    for name, seed in itertools.product(("scl", "no_scl"), (0, 3)):
+        end = runs.done(folder / "w" / name / f"seed{seed}", "attngan")["numbers"]
+        told = said["runs"][name][str(seed)]["attngan"]
+        assert told.pop("seconds") > 0 and told == end and set(METRICS) <= set(end)
     text = (folder / "w" / "STUDY.md").read_text()
     assert text.startswith("# With and without\n") and f"--study={file} " in text and "seeds 0, 3" in text
-    assert "| metric | scl | no_scl | scl - no_scl (95 %) |" in text and "![pictures](STUDY.png)" in text
+    assert "| metric | scl | no_scl |" in text and "| metric | scl |" in text and "![pictures](STUDY.png)" in text
     rows = [line for line in text.splitlines() if line.startswith("| matching/")]
-    assert len(rows) == 2 and all("±" in row and "(n=2)" in row for row in rows)
+    assert len(rows) == 4 and all("±" in row and "(n=2)" in row for row in rows[2:])
     # the reals and the encoders are the same in both variants: that row differs by nothing
-    mean = np.mean([numbers[METRICS[1]] for numbers in said["numbers"]["scl"]])
-    assert rows[1].startswith(f"| {METRICS[1]} | {mean:.4g} | {mean:.4g} | +0 ± 0 ")
+    mean = np.mean([run["attngan"][METRICS[1]] for run in said["runs"]["scl"].values()])
+    assert rows[1].startswith(f"| {METRICS[1]} | {mean:.4g} | {mean:.4g} |") and "| +0 ± 0 " in rows[3]
     picture = np.asarray(Image.open(folder / "w" / "STUDY.png").convert("L"))
     assert min(picture.shape) >= 2 * 96 and len(np.unique(picture)) > 4  # more than black on white
 
@@ -123,20 +126,7 @@ def refused(capsys, *argv):
     return lines[0]
 
 
-def test_the_table_tells_the_first_of_the_pair_less_the_second():
-    found = {"no_scl": [{"m": 1.0}, {"m": 2.0}], "scl": [{"m": 3.0}, {"m": 5.0}]}
-    text = study.tabulate({**STUDY, "metrics": ("m",)}, found)
-    assert "| metric | no_scl | scl | scl - no_scl (95 %) |" in text
-    assert "| m | 1.5 | 4 | +2.5 ± 6.4 (n=2) |" in text  # t = 12.706, s = 1 / sqrt(2), n = 2
-
-
-def test_a_metric_that_nobody_measured_is_told_with_those_there_are():
-    found = {name: [{"matching/r_precision": 1.0}] for name in ("scl", "no_scl")}
-    with pytest.raises(UserError, match="^study: metric 'fid' was not measured; use one of: matching/r_precision$"):
-        study.tabulate({**STUDY, "metrics": ("matching/r_precision", "fid")}, found)
-
-
-@pytest.mark.parametrize("key", ["config", "stage", "seeds", "variants", "metrics", "pair"])
+@pytest.mark.parametrize("key", ["config", "stage", "seeds", "variants", "metrics", "reference"])
 def test_a_study_without_a_key(capsys, tmp_path, key):
     file = written(tmp_path, without=(key,))
     assert refused(capsys, f"--study={file}", f"--workdir={tmp_path / 'w'}") == f"error: {file}: the study lacks {key}"
@@ -145,8 +135,9 @@ def test_a_study_without_a_key(capsys, tmp_path, key):
 
 @pytest.mark.parametrize(
     "changes,said",
-    [({"pair": ("scl", "none")}, "pair=('scl', 'none') must be two of the variants scl, no_scl"),
-     ({"pair": ("scl",)}, "must be two of the variants"),
+    [({"reference": "none"}, "reference='none' must be one of the variants scl, no_scl"),
+     ({"axis": {"scl": 1, "none": 2}}, "axis names none, and the variants are scl, no_scl"),
+     ({"pairs": ("scl", "no_scl")}, "pairs is no key of a study; it may have against, all"),
      ({"config": "configs/none.py"}, "no config file configs/none.py"),
      ({"stage": "damsm"}, "study: stage 'damsm' is not among those run: attngan"),
      ({"variants": {"scl": {"sclx": 1}, "no_scl": {}}}, "config.sclx is not a key of this config; did you mean config.scl?"),
@@ -163,3 +154,169 @@ def test_a_file_that_is_no_study(capsys, tmp_path):
     for name, said in (("none.py", f"no config file {tmp_path / 'none.py'}"), ("a.txt", "a.txt is no study: a Python file"),
                        ("b.py", "b.py is no study: it has no get_study()")):  # fmt: skip
         assert said in refused(capsys, f"--study={tmp_path / name}", f"--workdir={tmp_path / 'w'}")
+
+
+# ---- runs, without training
+
+
+SHARED = {"config": "configs/shapes.py:tiny", "all": {}, "seeds": (0, 1), "prompts": [], "metrics": ["damsm:m", "m"],
+          "variants": {"a": {}, "b": {"last.args.scl": 0.5}, "c": {"first.args.scl": 0.5}}, "reference": "a",
+          "against": []}  # fmt: skip
+DRAWN = {"axis": {"a": 0, "b": 1, "c": 2}, "axis_title": "letters", "against": [("damsm:m", "m")]}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Stages as if they were trained: (folder, seed, weight of the term) of each, in the order of training."""
+    made = []
+
+    def train(config, name, folder):
+        if said := stage.done(config, name, folder):
+            return said["numbers"]
+        made.append((folder.parent.name, name, config["seed"]))
+        (folder / name / "samples").mkdir(parents=True)
+        numbers = {"m": 10 * config["damsm"]["args"]["scl"] + config[name]["args"]["scl"] + config["seed"]}
+        (folder / name / "weights.safetensors").write_text(f"{name} of {folder.parent.name}")
+        (folder / name / "config.json").write_text(json.dumps(stage.depends(config, name)))
+        said = {"config": stage.digest(stage.depends(config, name)), "numbers": numbers, "steps": 1}
+        (folder / name / "DONE").write_text(json.dumps(said))
+        return numbers
+
+    monkeypatch.setattr(study, "train_stage", train)
+    return made
+
+
+def called(folder, *more, changes=()):
+    file = written(folder, {**SHARED, **dict(changes)})
+    return study.cli([f"--study={file}", f"--workdir={folder / 'w'}", *more])
+
+
+def test_runs_of_equal_seed_and_first_stage_share_it(tmp_path, trained):
+    pytest.importorskip("matplotlib")
+    assert called(tmp_path, changes=DRAWN) == 0
+    firsts = [(name, seed) for name, part, seed in trained if part == "damsm"]
+    assert firsts == [("a", 0), ("c", 0), ("a", 1), ("c", 1)]  # b differs in its second stage only
+    assert [name for name, part, seed in trained if part == "attngan"] == ["a", "b", "c"] * 2
+    copied = tmp_path / "w" / "b" / "seed1"
+    assert (copied / "damsm" / "weights.safetensors").read_text() == "damsm of a"
+    assert json.loads((copied / "run.json").read_text())["damsm"]["copied"] == "a/seed1"
+    text = (tmp_path / "w" / "STUDY.md").read_text()
+    assert "damsm 2 steps of batch 8, attngan 2 steps of batch 8; data shapes/train, 32 px, records=256, seed=0" in text
+    assert "3 variants, seeds 0, 1, one run each" in text and "| b | attngan.args.scl=0.5 |" in text
+    assert "| damsm:m | 11.5 | 11.5 | 6 |" in text and "| m | 11.5 | 11 | 6.5 |" in text
+    assert "| damsm:m | +0 ± 0 (n=2) | -5.5 ± 0 (n=2) |" in text and "| m | -0.5 ± 0 (n=2) | -5 ± 0 (n=2) |" in text
+    assert "Rank correlation of `damsm:m` with `m`: +0.97 over 6 runs, +0.87 over 3 means of variants" in text
+    for name in ("axis", "against"):
+        assert f"![{name}](STUDY_{name}.png)" in text and (tmp_path / "w" / f"STUDY_{name}.svg").stat().st_size > 1000
+    made = len(trained)
+    assert called(tmp_path) == 0 and len(trained) == made
+
+
+def test_a_stage_is_shared_only_with_equal_numbers(tmp_path, trained):
+    """What is measured belongs to it: a run with other evaluations trains its own."""
+    assert called(tmp_path, changes={"variants": {"a": {}, "b": {"evals.matching.reals": 8}, "d": {}}}) == 0
+    assert [name for name, part, seed in trained if part == "damsm"] == ["a", "b"] * 2
+    assert [name for name, part, seed in trained if part == "attngan"] == ["a", "b"] * 2  # d is a, to its end
+
+
+def test_processes_fill_one_folder_by_parts(tmp_path, trained, capsys):
+    assert called(tmp_path, "--only=a,b", "--seeds=1") == 0
+    assert capsys.readouterr().out == (
+        "not finished yet: a seed 0, b seed 0, c seed 0, c seed 1; tables are written when all are, or by --tabulate of "
+        "those that are\n"
+    )
+    assert not (tmp_path / "w" / "STUDY.md").exists()
+    assert refused(capsys, *flags_of(tmp_path, "--tabulate")).startswith("error: study: no finished run of c; call it")
+    assert called(tmp_path, "--tabulate", "--only=a,b") == 0
+    said = capsys.readouterr().out
+    assert "2 variants, seeds 1, one run each" in said and "left out, as they are not finished: a seed 0, b seed 0" in said
+    assert "reference a must be among" in refused(capsys, *flags_of(tmp_path, "--tabulate", "--only=b"))
+    assert called(tmp_path) == 0 and len(trained) == 2 * 5
+    assert "3 variants, seeds 0, 1, one run each" in (tmp_path / "w" / "STUDY.md").read_text()
+    assert called(tmp_path, "--seeds=2") == 0  # more than the study has
+    assert "3 variants, seeds 0, 1, 2, one run each" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # two stages
+def test_a_copied_stage_leads_to_the_weights_of_one_trained_alone(tmp_path):
+    changes = {"config": "configs/shapes.py:tiny", "all": {"mesh.data": 1}, "variants": {"x": {"last.args.scl": 0.5}, "a": {}},
+               "reference": "a"}  # fmt: skip
+    found, w = study.load(str(written(tmp_path, {**SHARED, **changes}))), epath.Path(tmp_path / "w")
+    with runs.quick_to_compile():
+        study.trained(study.configured(found, "x", 0, w), "damsm", w / "x" / "seed0")
+        study.run(found, w, ["a"], [0])
+    told = json.loads((w / "a" / "seed0" / "run.json").read_text())
+    assert told["damsm"]["copied"] == "x/seed0" and "copied" not in told["attngan"]
+    for part in ("damsm", "attngan"):
+        assert runs.done(w / "a" / "seed0", part)["digest"] == runs.done(runs.shapes(), part)["digest"]
+
+
+def flags_of(folder, *more):
+    return [f"--study={folder / 'study.py'}", f"--workdir={folder / 'w'}", *more]
+
+
+def test_a_run_that_another_process_holds_is_left_to_it(tmp_path, trained, caplog):
+    with storage.held(tmp_path / "w" / "a" / "seed0" / "lock") as mine, caplog.at_level(logging.INFO, "supcon_jax"):
+        assert mine and called(tmp_path) == 0
+    assert ("a", "damsm", 0) not in trained and ("a", "damsm", 1) in trained
+    assert "study: a, seed 0 is being run by another process, left to it" in caplog.text
+
+
+def test_another_config_in_the_studys_place(tmp_path, trained, capsys):
+    """Its last stage is scored, whatever it is called, and metrics that it does not measure are left out and told."""
+    changes = {"metrics": ["first:m", "last:m", "generation/fid_*"], "prompts": ["a red circle"]}
+    assert called(tmp_path, "--config=configs/shapes.py:dfgan,tiny", changes=changes) == 0
+    said = capsys.readouterr().out
+    assert "configs/shapes.py:dfgan,tiny" in said and "| dfgan:m | 11.5 | 11 | 6.5 |" in said and "pictures" not in said
+    assert "Not measured by this config: generation/fid_*" in said and "| b | dfgan.args.scl=0.5 |" in said
+
+
+@pytest.mark.parametrize(
+    "more,said",
+    [(["--only=a,x"], "--only=a,x: x is no variant; they are a, b, c"), (["--seeds=one"], "--seeds=one: whole numbers")],
+)
+def test_wrong_flags(tmp_path, capsys, more, said):
+    written(tmp_path, SHARED)
+    assert said in refused(capsys, *flags_of(tmp_path, *more))
+
+
+# ---- the shipped ones
+
+
+STUDIES = sorted(path.stem for path in (pathlib.Path(study.__file__).parent.parent / "configs" / "studies").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", sorted({*STUDIES} - {"scenes", "vocabulary"}))  # those are of shapes alone
+@pytest.mark.parametrize("other", ["configs/cub.py", "configs/coco.py:dfgan", "configs/emoji.py:small,quick"])
+def test_every_study_is_one_flag_away_from_other_data(name, other, tmp_path):
+    found = study.load(f"configs/studies/{name}.py", other)
+    plain = [study.configured(found, variant, 0, tmp_path) for variant in found["variants"]]
+    assert len({config.digest(one) for one in plain}) == len(plain) and not found["prompts"]
+    assert all(one["stages"][-1] == found["stage"] for one in plain)
+
+
+def test_studies_of_one_config_can_share_a_folder(tmp_path):
+    """A name means the same in all of them, and runs that two of them have in common are made once."""
+    meaning, runs_of = {}, 0
+    for name in STUDIES:
+        found = study.load(f"configs/studies/{name}.py")
+        if found["config"] == "configs/shapes.py:quick":
+            for variant in found["variants"]:
+                told = config.digest(study.configured(found, variant, 0, tmp_path) | {"scl": 0})  # the stages have their own
+                assert meaning.setdefault(variant, told) == told, f"{name}: {variant}"
+                runs_of += 1
+    assert len(set(meaning.values())) < 0.8 * runs_of
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_shipped_study_is_within_its_config(name, tmp_path):
+    """Every variant's keys exist, no variant is another one twice, and none is more than two values from the others."""
+    found = study.load(f"configs/studies/{name}.py")
+    assert found["title"] and 2 <= len(found["variants"]) <= 11
+    plain = [study.configured(found, variant, 0, tmp_path) for variant in found["variants"]]
+    assert len({config.digest(one) for one in plain}) == len(plain)
+    assert all(len(changes) <= 2 for changes in found["variants"].values())
+    for one in plain:
+        assert list(one["stages"])[-1] == found["stage"]
+        for part in one["stages"]:
+            assert stage.depends(one, part)

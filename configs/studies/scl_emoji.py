@@ -16,7 +16,7 @@ def get_study():
         "stage": "attngan",
         "seeds": (0, 1, 2),
         "variants": {"scl": {}, "no_scl": {"scl": 0.0}},
-        "pair": ("scl", "no_scl"),
+        "reference": "no_scl",
         "metrics": METRICS,
         "prompts": [
             "a yellow face", "red heart", "a green tree", "blue circle", "a flag with red and white", "a brown dog",

@@ -14,7 +14,7 @@ def get_study():
         "stage": "attngan",
         "seeds": (0, 1, 2, 3, 4),
         "variants": {"scl": {}, "no_scl": {"scl": 0.0}},
-        "pair": ("scl", "no_scl"),
+        "reference": "no_scl",
         "metrics": METRICS,
         "prompts": [
             "a small red circle at the top left", "a large blue square at the bottom right",

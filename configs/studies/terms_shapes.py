@@ -24,6 +24,6 @@ def get_study():
             "label_head": {"term": "label_head"},
             "xmc": {"term": "xmc"},
         },
-        "pair": ("supcon", "unicl"),
+        "reference": "supcon",
         "metrics": METRICS,
     }

@@ -196,7 +196,7 @@ def shapes(config: dict, name: str, task: core.Task) -> dict:
 
 def data_of(config: dict, vocab) -> Data:
     """A vocabulary without a data set: all that nets ask of it."""
-    return Data(None, None, vocab, config["data"], config["seed"])
+    return Data(None, None, None, vocab, config["data"], config["seed"])
 
 
 def both(params, stats) -> dict:

@@ -11,7 +11,7 @@ from etils import epath
 from supcon_jax import hosts, shard
 from supcon_jax.build.names import call, frozen, resolve
 from supcon_jax.config import UserError
-from supcon_jax.data import DATA
+from supcon_jax.data import DATA, labels
 from supcon_jax.data import source as sources
 from supcon_jax.data.bpe import Bpe
 from supcon_jax.data.skipped import Skipped
@@ -22,9 +22,12 @@ from supcon_jax.data.vocab import Vocab
 class Data:
     """Both splits of a data set with the words that they are written in.
 
+    taught: the training split with the labels that training is told, which may be made, wrong or missing; whatever is
+    measured reads `train` and `test` as the set has them.
     options: the config's data section. skipped: where unusable records are listed, or None.
     """
 
+    taught: sources.Source
     train: sources.Source
     test: sources.Source
     vocab: Vocab | Bpe
@@ -34,11 +37,11 @@ class Data:
 
     @property
     def classes(self) -> int:
-        return len(self.train.classes)
+        return len(self.taught.classes)
 
     def training(self, batch: int, size: int, start: int = 0):
         """Endless training batches of this process; each has both branches if a partner is asked for."""
-        return self._batches(self.train, batch, size, self.options["partner"], train=True, start=start)
+        return self._batches(self.taught, batch, size, self.options["partner"], train=True, start=start)
 
     def evaluation(self, split: str, batch: int, size: int, limit: int | None = None):
         """Batches of one branch, in order, as a list that evaluations pass over again; `limit` records at most."""
@@ -81,6 +84,10 @@ def open_data(config: dict, workdir: epath.Path | None, vocab: Vocab | Bpe | Non
         raise UserError(f"config.data: {options['train']} and {options['test']} have other classes: take both from one set")
     if options["shuffle_pairs"]:
         train = sources.shuffle_pairs(train, config["seed"])
+    taught = labels.taught(
+        train, origin=options["labels_from"], clusters=options["clusters"], similar=options["similar"],
+        noise=options["label_noise"], missing=options["label_missing"], seed=config["seed"],
+    )  # fmt: skip
     path = workdir / "vocab.json" if workdir else None
     if vocab is None:
         made = Vocab.from_captions([*train.captions, *test.captions])
@@ -93,7 +100,7 @@ def open_data(config: dict, workdir: epath.Path | None, vocab: Vocab | Bpe | Non
         vocab.save(path)
     own = "" if hosts.chief() else f"_{jax.process_index()}"  # each process meets other records
     skipped = workdir / f"skipped{own}.jsonl" if workdir else None
-    return Data(train, test, vocab, options, config["seed"], skipped)
+    return Data(taught, train, test, vocab, options, config["seed"], skipped)
 
 
 @functools.cache

@@ -186,7 +186,9 @@ def slice_of(section: dict, name: str) -> int:
 
 def check_labels(args: dict, data: Data, name: str) -> None:
     """Whether the labels are what the label term reads."""
-    mode, labels, term = args.get("label_mode"), data.train.labels, args.get("term", "supcon")
+    mode, labels, term = args.get("label_mode"), data.taught.labels, args.get("term", "supcon")
+    if "groups" in args and data.taught.classes != data.train.classes:
+        raise UserError(f"config.data.labels_from={data.options['labels_from']}: {name} learns the set's own classes; use set")
     if mode is None or not args.get("scl"):
         return
     if term == "label_head" and labels is None:
@@ -205,7 +207,7 @@ def write_done(state, values, *, config, name, folder, data, towers, about) -> N
     """
     said = described(config, name, data.vocab.plain(), about)
     if config[name]["method"] == "classifier":
-        said["classes"] = list(data.train.classes)
+        said["classes"] = list(data.taught.classes)
     tree, bits = shard.whole(EXPORTS[config[name]["method"]](state, towers)), checkpoint.digest(state)
     if hosts.chief():
         weights.save(folder / "weights.safetensors", tree, said)

@@ -25,7 +25,7 @@ class Source:
 
     name, split: for messages and file names.
     captions: for each record its captions (as many as it has).
-    labels: i32[records], or u8[records, c] multi-hot, or None where the set has none.
+    labels: i32[records], -1 for a record without; or u8[records, c] multi-hot; or None where the set has none.
     classes: names of the c classes.
     image: record -> u8[h0, w0, 3], cropped to the object by the set's own rule; raises BadRecord. Called from threads.
     keys: file name or id of each record, for messages.
@@ -67,10 +67,10 @@ class Source:
                 raise UserError(f"{where}: labels have {labels.shape[1]} columns for {classes} classes")
             if labels.max() > 1 or labels.min() < 0:
                 raise UserError(f"{where}: multi-hot labels must be 0 or 1, found {labels.min()} to {labels.max()}")
-        elif labels.ndim != 1 or labels.min() < 0 or labels.max() >= classes:
+        elif labels.ndim != 1 or labels.min() < -1 or labels.max() >= classes:
             raise UserError(
                 f"{where}: labels run from {labels.min()} to {labels.max()} (shape {labels.shape}) but there are "
-                f"{classes} classes: they must lie in 0..{classes - 1}"
+                f"{classes} classes: they must lie in 0..{classes - 1}, or be -1 for none"
             )
 
 

@@ -21,9 +21,15 @@ COLUMNS = ("left", "centre", "right")
 SIZES = ("small", "large")
 RELATIONS = ("left of", "above")
 PAIRS = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)  # single label = 8 * shape + colour
+PLACES = tuple(f"{row} {column}" for row in ROWS for column in COLUMNS)
 ATTRIBUTES = SHAPES + COLOURS + ROWS + COLUMNS + SIZES  # columns of the multi-hot labels
+LABELS = {  # kind -> its classes
+    "shape": SHAPES, "single": PAIRS, "placed": tuple(f"{pair} {place}" for pair in PAIRS for place in PLACES),
+    "multi": ATTRIBUTES, "pairs": PAIRS,
+}  # fmt: skip
 SPLITS = ("train", "val", "test", "heldout")
-PIXELS = (24, 32, 64)
+PIXELS = (16, 24, 32, 64)
+OBJECTS = 4  # most in a scene
 BLOCK = 128  # records drawn together: a record is the same however many others are asked for
 PER_RECORD = 5  # captions
 
@@ -43,43 +49,51 @@ TWO = (
     ("a {a} above a {b}", "a {b} below a {a}", "{a} above {b}", "the {a} is above the {b}")
     + ("above the {b} there is a {a}", "look at the {b} painted below a {a}"),
 )
+MANY = ("{many}", "a picture of {many}", "there are {many}", "the {many}", "look at {many}", "{many} in one picture")
 
 
-def shapes(split, root=None, *, size=32, records=6000, seed=0, labels="single", scenes=False):
+def shapes(split, root=None, *, size=32, records=6000, seed=0, labels="single", scenes=False, objects=2):
     """Coloured shapes: one split, rendered at once.
 
     split: "train", "val", "test" (each its own stream of draws) or "heldout": the 13 of the 64 (shape, colour) pairs
         that never occur in the others.
     root: not used; all sets are called alike.
-    size: pixels, 24, 32 or 64. records: how many; the first ones do not depend on the number. seed: of everything.
-    labels: "single": the (shape, colour) pair, 64 classes; "multi": multi-hot over shape, colour, row, column and size.
-    scenes: two objects, "a red circle left of a blue square"; labels, which must be "multi", unite those of both.
-    Returns Source; `known` holds i32[records] shape, colour, row, col, size, and with scenes shape2, colour2, row2,
-    col2, size2 and relation (0: the first is left of the second, 1: above).
-    Raises UserError: an unknown split, size or kind of labels; single labels for scenes.
+    size: pixels, 16, 24, 32 or 64. records: how many; the first ones do not depend on the number. seed: of everything.
+    labels: one for each record: "shape", 8 classes; "single": the (shape, colour) pair, 64; "placed": that pair in its cell,
+        576. Multi-hot: "multi" over shape, colour, row, column and size, 24; "pairs": over the 64 pairs.
+    scenes: several objects; labels, which must be multi-hot, unite those of all.
+    objects: how many of them, 2 to 4. Two: "a red circle left of a blue square". More: "a red circle, a blue square and
+        a green ring" in any order, each in a cell of its own, no pair twice.
+    Returns Source; `known` holds i32[records] shape, colour, row, col, size, with scenes shape2, colour2, ... of each
+    other object, and of two relation (0: the first is left of the second, 1: above).
+    Raises UserError: an unknown split, size or kind of labels; single labels for scenes; too few or many objects.
     """
     if split not in SPLITS:
         raise UserError(f"shapes has no split {split!r}: use one of {', '.join(SPLITS)}")
     if size not in PIXELS:
         raise UserError(f"data.size={size} is not rendered by shapes: use one of {', '.join(map(str, PIXELS))}")
-    if labels not in ("single", "multi") or (scenes and labels != "multi"):
-        raise UserError(f"shapes with labels={labels!r} and scenes={scenes}: use single or multi, and multi for scenes")
+    if labels not in LABELS or (scenes and labels not in ("multi", "pairs")):
+        known = f"use one of {', '.join(LABELS)}, and multi or pairs for scenes"
+        raise UserError(f"shapes with labels={labels!r} and scenes={scenes}: {known}")
+    if not 2 <= objects <= OBJECTS or (objects != 2 and not scenes):
+        raise UserError(f"shapes with objects={objects} and scenes={scenes}: a scene has 2 to {OBJECTS} objects")
+    ends = tuple(str(i) if i > 1 else "" for i in range(1, 1 + (objects if scenes else 1)))  # of the names of latents
     known, captions, blocks = [], [], []
     for block in range(-(-records // BLOCK)):
-        stream = np.random.SeedSequence([seed, SPLITS.index(split), int(scenes), block])
+        stream = np.random.SeedSequence([seed, SPLITS.index(split), len(ends) - 1, block])
         latents, words, pixels = (np.random.Generator(np.random.Philox(child)) for child in stream.spawn(3))
-        drawn = _latents(latents, split, seed, scenes)
+        drawn = _latents(latents, split, seed, scenes) if len(ends) < 3 else _many(latents, split, seed, ends)
         known.append(drawn)
-        captions += _captions(drawn, words, scenes)
-        blocks.append(_render(drawn, pixels, size, scenes))
+        captions += _captions(drawn, words, scenes) if len(ends) < 3 else _listed(drawn, words, ends)
+        blocks.append(_render(drawn, pixels, size, ends))
     known = {name: np.concatenate([drawn[name] for drawn in known])[:records] for name in known[0]}
     pictures = np.concatenate(blocks)[:records]
     return Source(
         name="shapes",
         split=split,
         captions=captions[:records],
-        labels=8 * known["shape"] + known["colour"] if labels == "single" else _multi_hot(known),
-        classes=PAIRS if labels == "single" else ATTRIBUTES,
+        labels=_labels(known, labels, ends),
+        classes=LABELS[labels],
         image=pictures.__getitem__,
         keys=[f"{split}-{i:06d}" for i in range(records)],
         known=known,
@@ -133,23 +147,53 @@ def _captions(known, rng, scenes):
     return out
 
 
-def _multi_hot(known):
-    """u8[records, 24]: shape, colour, row, column and size of the object, or of both."""
-    out = np.zeros((len(known["shape"]), len(ATTRIBUTES)), np.uint8)
-    starts = np.cumsum([0, len(SHAPES), len(COLOURS), len(ROWS), len(COLUMNS)])
-    for name, start in zip(("shape", "colour", "row", "col", "size"), starts, strict=True):
-        for values in (known[name], known.get(name + "2")):
-            if values is not None:
-                out[np.arange(len(out)), start + values] = 1
+def _many(rng, split, seed, ends):
+    """Latents of one block of records with three objects or more: other pairs, in other cells."""
+    allowed = np.flatnonzero(heldout(seed).ravel() == (split == "heldout"))
+    pairs, cells = (rng.permuted(np.tile(x, (BLOCK, 1)), axis=1) for x in (allowed, np.arange(9)))
+    known = {}
+    for i, end in enumerate(ends):
+        known |= {"shape" + end: pairs[:, i] // 8, "colour" + end: pairs[:, i] % 8}
+        known |= {"row" + end: cells[:, i] // 3, "col" + end: cells[:, i] % 3, "size" + end: rng.integers(2, size=BLOCK)}
+    return {name: values.astype(np.int32) for name, values in known.items()}
+
+
+def _listed(known, rng, ends):
+    """Captions of one block that name three objects or more, in a random order each time."""
+    wordings = rng.permuted(np.tile(np.arange(len(MANY)), (BLOCK, 1)), axis=1)[:, :PER_RECORD]
+    out = []
+    for i, chosen in enumerate(wordings.tolist()):
+        things = [f"{COLOURS[known['colour' + end][i]]} {SHAPES[known['shape' + end][i]]}" for end in ends]
+        orders = [[things[k] for k in rng.permutation(len(things))] for _ in chosen]
+        lists = [f"{', '.join(order[:-1])} and {order[-1]}" for order in orders]
+        out.append(tuple(MANY[k].format(many=many) for k, many in zip(chosen, lists, strict=True)))
     return out
 
 
-def _render(known, rng, size, scenes):
+def _labels(known, kind, ends):
+    """i32[records], or u8[records, c] multi-hot that unite those of all objects."""
+    if kind == "shape":
+        return known["shape"]
+    pair = {end: 8 * known["shape" + end] + known["colour" + end] for end in ends}
+    if kind in ("single", "placed"):
+        return pair[""] if kind == "single" else 9 * pair[""] + 3 * known["row"] + known["col"]
+    out = np.zeros((len(known["shape"]), len(LABELS[kind])), np.uint8)
+    starts = np.cumsum([0, len(SHAPES), len(COLOURS), len(ROWS), len(COLUMNS)])
+    for end in ends:
+        found = [pair[end]] if kind == "pairs" else [
+            start + known[name + end] for name, start in zip(("shape", "colour", "row", "col", "size"), starts, strict=True)
+        ]  # fmt: skip
+        for columns in found:
+            out[np.arange(len(out)), columns] = 1
+    return out
+
+
+def _render(known, rng, size, ends):
     """Pictures of one block: u8[BLOCK, size, size, 3]."""
     unit = size / 32
     picture = np.broadcast_to(rng.uniform(0, 0.45, (BLOCK, 1, 1, 1)), (BLOCK, size, size, 3)).astype(np.float32)
-    for end in ("", "2") if scenes else ("",):
-        jitter = rng.uniform(-1, 1, (2, BLOCK, 1, 1)).astype(np.float32) * np.float32((0.7 if scenes else 1.5) * unit)
+    for end in ends:
+        jitter = rng.uniform(-1, 1, (2, BLOCK, 1, 1)).astype(np.float32) * np.float32((0.7 if len(ends) > 1 else 1.5) * unit)
         radius = np.array([3.4, 5.2], np.float32)[known["size" + end]][:, None, None] * np.float32(unit)
         mask = _mask(known["shape" + end], known["row" + end], known["col" + end], radius, jitter, size)[..., None]
         colour = RGB[known["colour" + end]] + rng.normal(0, 0.04, (BLOCK, 3)).astype(np.float32)

@@ -1,8 +1,11 @@
-"""Curves as pictures; the only door to matplotlib (extra `dev`)."""
+"""Curves and clouds of points as pictures; the only door to matplotlib (extra `dev`)."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+
+from supcon_jax import storage
 
 MARKS = "osD^vP*X"
 
@@ -35,3 +38,69 @@ def loglog(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *,
     shown = {line.get_label(): line for axes in figure.axes for line in axes.lines}
     figure.legend(shown.values(), shown.keys(), loc="outside right center", fontsize="small", frameon=False)
     return figure
+
+
+def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], *, x: str, columns: int = 3):
+    """A figure of panels, each with one line for each named series and its error bars.
+
+    panels: {title: {name: [(x, y, half width of the bar), ...]}}; a name has the same colour and mark in every panel, the
+    empty name is not in the legend. x: label of the level axis.
+    Returns a matplotlib Figure.
+    """
+    figure, places = spread(panels, columns)
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    for axes, (title, series) in zip(places, panels.items(), strict=True):
+        for name, points in series.items():
+            if points:
+                at = names.index(name)
+                place, y, half = zip(*sorted(points), strict=True)
+                axes.errorbar(place, y, half, marker=MARKS[at % len(MARKS)], color=f"C{at % 10}", capsize=3, label=name)
+        axes.set(xlabel=x, title=title)
+    return legend(figure, names)
+
+
+def clouds(panels: Mapping[tuple[str, str], Mapping[str, Sequence[tuple[float, float]]]], columns: int = 3):
+    """A figure of panels, each with one point a run, in a colour and mark for each variant.
+
+    panels: {(label of the level axis, label of the upright axis): {name: [(x, y), ...]}}. Returns a matplotlib Figure.
+    """
+    figure, places = spread(panels, columns)
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    for axes, ((x, y), series) in zip(places, panels.items(), strict=True):
+        for name, points in series.items():
+            at = names.index(name)
+            axes.plot(*zip(*points, strict=True), MARKS[at % len(MARKS)], color=f"C{at % 10}", label=name)
+        axes.set(xlabel=x, ylabel=y)
+    return legend(figure, names)
+
+
+def spread(panels, columns: int):
+    """(figure, its axes in rows of so many)."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.2 * columns + 1.6, 3.2 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in places[len(panels) :]:
+        axes.remove()
+    for axes in places[: len(panels)]:
+        axes.grid(True, color="0.9")
+        axes.title.set_fontsize("small")
+    return figure, places[: len(panels)]
+
+
+def legend(figure, names):
+    if any(names):
+        shown = {}
+        for axes in figure.axes:
+            shown |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True) if label}
+        figure.legend(shown.values(), shown.keys(), loc="outside right center", fontsize="small", frameon=False)
+    return figure
+
+
+def save(figure, path) -> None:
+    """Writes a figure as what its ending says (.png, .svg); paths may be remote."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=str(path).rpartition(".")[2], dpi=120)
+    storage.write(path, buffer.getvalue())

@@ -10,6 +10,7 @@ import pytest
 
 from data.layouts import coco_layout
 from supcon_jax import config as configs
+from supcon_jax.build import stage
 from supcon_jax.build.datasets import open_data
 from supcon_jax.config import UserError
 from supcon_jax.data.source import BadRecord
@@ -131,7 +132,7 @@ def test_unusable_records_are_listed_in_the_folder_up_to_the_limit(tmp_path):
     "changes,said",
     [({"name": "mnist"}, "config.data.name 'mnist' is not known; use one of: blank, coco, cub, emoji, folder, shapes"),
      ({"args": {"colour": 1}}, "config.data.args.colour is not an argument of shapes; it takes: .*records"),
-     ({"args": {"labels": "both"}}, "labels='both'.*use single or multi")],
+     ({"args": {"labels": "both"}}, "labels='both'.*use one of shape, single, placed")],
 )  # fmt: skip
 def test_wrong_names_and_arguments_of_a_data_set(changes, said):
     with pytest.raises(UserError, match=said):
@@ -145,3 +146,21 @@ def test_splits_with_other_classes(tmp_path):
     path.write_text(path.read_text().replace('"toothbrush"', '"hair drier"'))
     with pytest.raises(UserError, match="train and test have other classes"):
         open_data(plain, None)
+
+
+@pytest.mark.parametrize("how", [{"label_noise": 0.5}, {"label_missing": 0.5}, {"labels_from": "clusters", "clusters": 4}])
+def test_only_training_is_told_other_labels(how):
+    clean, told = open_data(config(partner="none"), None), open_data(config(partner="none", **how), None)
+    a, b = ({name: next(data.training(20, 24))[name][:, 0] for name in ("index", "label")} for data in (clean, told))
+    np.testing.assert_array_equal(a["index"], b["index"])
+    assert (a["label"] != b["label"]).sum() == 10 if "clusters" not in how else told.classes == 4 and b["label"].max() == 3
+    for split in ("train", "test"):  # what is measured
+        a, b = (data.evaluation(split, 10, 24)[0]["label"] for data in (clean, told))
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_classifier_is_told_the_labels_of_the_set(tmp_path):
+    plain = configs.plain(configs.override(configs.load("configs/shapes.py:classifier,tiny"), {
+        "data.args.records": "20", "data.size": "24", "data.labels_from": "clusters", "data.clusters": "4"}))  # fmt: skip
+    with pytest.raises(UserError, match="labels_from=clusters: classifier learns the set's own classes; use set"):
+        stage.build(plain, "classifier", tmp_path, evaluate=False)

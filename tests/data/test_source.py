@@ -272,17 +272,29 @@ def test_shuffled_pairs(single):
     assert shuffle_pairs(single, 7).captions == twin.captions != shuffle_pairs(single, 8).captions
 
 
+def test_records_without_a_label_are_their_own_partners(single, vocab):
+    """With another caption each; and all of them may be without."""
+    some = np.where(np.arange(len(single)) % 2, single.labels, -1).astype(np.int32)
+    for labels in (some, np.full_like(some, -1)):
+        told = dataclasses.replace(single, labels=labels)
+        (item,) = take(told, vocab, 1, partner="same_label")
+        bare = item["label"][:, 0] < 0
+        assert bare.any() and (item["index"][bare, 0] == item["index"][bare, 1]).all() and (item["label"][bare] == -1).all()
+        assert (item["text"][bare, 0] != item["text"][bare, 1]).any()
+        assert (item["index"][~bare, 0] != item["index"][~bare, 1]).any() or bare.all()
+
+
 def source_with(labels, classes=("a", "b"), keys=("x", "y", "z")):
     return Source("set", "train", [["a"]] * 3, labels, classes, lambda i: None, keys)
 
 
 @pytest.mark.parametrize(
     "labels",
-    [[0, 1, 2], [-1, 0, 1], [0.0, 1.0, 0.0], [0, 1], [[1, 0, 0]] * 3, [[2, 0]] * 3, [[[1]]] * 3],
+    [[0, 1, 2], [-2, 0, 1], [0.0, 1.0, 0.0], [0, 1], [[1, 0, 0]] * 3, [[2, 0]] * 3, [[[1]]] * 3],
     ids=str,
 )
 def test_labels_out_of_range(labels):
-    source_with(np.array([0, 1, 1])), source_with(np.eye(2, dtype=np.uint8)[[0, 1, 1]]), source_with(None)
+    source_with(np.array([0, 1, -1])), source_with(np.eye(2, dtype=np.uint8)[[0, 1, 1]]), source_with(None)
     with pytest.raises(UserError, match="set/train"):
         source_with(np.array(labels))
 

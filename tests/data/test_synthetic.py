@@ -41,6 +41,18 @@ def test_colour_and_place_match_the_latents(size):
         assert 1.5 < ratio < 3.2
 
 
+def test_colour_and_place_can_be_seen_at_16_pixels():
+    """Small bars are a few mixed pixels there: nearly all of the rest is plain."""
+    source = shapes("train", size=16, records=400)
+    images = pictures(source)
+    distance = np.linalg.norm(images - np.median(images, axis=(1, 2), keepdims=True), axis=-1)
+    brightest = distance.reshape(400, -1).argmax(1)
+    assert (brightest // 16 * 3 // 16 == source.known["row"]).mean() > 0.97
+    assert (brightest % 16 * 3 // 16 == source.known["col"]).mean() > 0.97
+    colour = images.reshape(400, -1, 3)[np.arange(400), brightest]
+    assert (np.linalg.norm(colour[:, None] - RGB, axis=-1).argmin(1) == source.known["colour"]).mean() > 0.9
+
+
 def test_small_shapes_can_be_told_apart():
     """The best fitting of 8 shapes x 49 places names the shape: what a network could reach."""
     source = shapes("test", size=32, records=300)
@@ -148,7 +160,47 @@ def test_scenes():
     assert len(vocab) < 64
 
 
-@pytest.mark.parametrize("options", [{"size": 20}, {"labels": "both"}, {"scenes": True}])
+@pytest.mark.parametrize("objects", [3, 4])
+def test_scenes_of_more_objects(objects):
+    source = shapes("train", size=32, records=200, labels="pairs", scenes=True, objects=objects)
+    known, images, held = source.known, pictures(source), synthetic.heldout(0)
+    ends = ("", "2", "3", "4")[:objects]
+    assert set(known) == {k + end for k in ("shape", "colour", "row", "col", "size") for end in ends}
+    assert (source.labels.sum(1) == objects).all() and source.classes == synthetic.PAIRS
+    hits, orders = 0, set()
+    for i in range(200):
+        things = [f"{COLOURS[known['colour' + e][i]]} {SHAPES[known['shape' + e][i]]}" for e in ends]
+        assert {source.classes[c] for c in np.flatnonzero(source.labels[i])} == set(things)
+        assert len({(known["row" + e][i], known["col" + e][i]) for e in ends}) == objects
+        for caption in source.captions[i]:
+            assert len(tokenise(caption)) <= 12 and all(caption.count(thing) == 1 for thing in things)
+            orders.add(tuple(np.argsort([caption.index(thing) for thing in things])))
+        for end in ends:  # the named colour stands in the named cell
+            assert not held[known["shape" + end][i], known["colour" + end][i]]
+            y, x = (int((known[k + end][i] + 0.5) * 32 / 3) for k in ("row", "col"))
+            cell = images[i, max(y - 5, 0) : y + 6, max(x - 5, 0) : x + 6].reshape(-1, 3)
+            hits += (np.linalg.norm(cell - RGB[known["colour" + end][i]], axis=-1) < 0.25).sum() >= 4
+    assert hits >= 0.97 * 200 * objects and len(orders) == {3: 6, 4: 24}[objects]
+
+
+def test_label_vocabularies_are_coarse_and_fine():
+    sources = {kind: shapes("train", size=16, records=400, labels=kind) for kind in synthetic.LABELS}
+    known = sources["single"].known
+    assert [len(sources[kind].classes) for kind in ("shape", "single", "placed", "multi", "pairs")] == [8, 64, 576, 24, 64]
+    for i in range(400):
+        named = {kind: source.classes[source.labels[i]] for kind, source in sources.items() if source.labels.ndim == 1}
+        shape, colour = SHAPES[known["shape"][i]], COLOURS[known["colour"][i]]
+        place = f"{ROWS[known['row'][i]]} {COLUMNS[known['col'][i]]}"
+        assert named == {"shape": shape, "single": f"{colour} {shape}", "placed": f"{colour} {shape} {place}"}
+    np.testing.assert_array_equal(sources["pairs"].labels.argmax(1), sources["single"].labels)
+    np.testing.assert_array_equal(sources["pairs"].labels.sum(1), 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"size": 20}, {"labels": "both"}, {"scenes": True}, {"objects": 3}, {"scenes": True, "labels": "multi", "objects": 5},
+     {"scenes": True, "labels": "multi", "objects": 1}],
+)  # fmt: skip
 def test_mistakes(options):
     with pytest.raises(UserError):
         shapes("train", records=10, **options)

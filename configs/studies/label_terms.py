@@ -1,0 +1,24 @@
+"""Which part of the label term helps: between pictures and texts (inter), within each of them (inner), or both."""
+
+METRICS = (
+    "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
+    "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
+    "first:matching/real_r_precision", "first:seconds", "seconds",
+)  # fmt: skip
+
+
+def get_study():
+    return {
+        "title": "Label term: between and within modalities",
+        "config": "configs/shapes.py:quick",
+        "stage": "attngan",
+        "seeds": (0, 1, 2),
+        "variants": {
+            "both": {},
+            "inter": {"first.args.inner": 0.0, "last.args.inner": 0.0},
+            "inner": {"first.args.inter": 0.0, "last.args.inter": 0.0},
+            "none": {"scl": 0.0},
+        },
+        "reference": "none",
+        "metrics": METRICS,
+    }  # fmt: skip

@@ -1,0 +1,24 @@
+"""In which stage the label term helps: while the encoders are pretrained, while the GAN is trained, in both or in neither."""
+
+METRICS = (
+    "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
+    "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
+    "first:matching/real_r_precision", "first:seconds", "seconds",
+)  # fmt: skip
+
+
+def get_study():
+    return {
+        "title": "Label term: first stage, second stage, both, neither",
+        "config": "configs/shapes.py:quick",
+        "stage": "attngan",
+        "seeds": (0, 1, 2),
+        "variants": {
+            "both": {},
+            "first": {"last.args.scl": 0.0},
+            "second": {"first.args.scl": 0.0},
+            "neither": {"scl": 0.0},
+        },
+        "reference": "neither",
+        "metrics": METRICS,
+    }  # fmt: skip

@@ -1,0 +1,21 @@
+"""Weight of the label term in both stages, from none to ten times the usual."""
+
+METRICS = (
+    "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
+    "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
+    "first:matching/real_r_precision", "first:seconds", "seconds",
+)  # fmt: skip
+
+
+def get_study():
+    return {
+        "title": "Weight of the label term",
+        "config": "configs/shapes.py:quick",
+        "stage": "attngan",
+        "seeds": (0, 1, 2),
+        "variants": {f"weight_{weight:g}": {"scl": weight} for weight in (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)},
+        "reference": "weight_0",
+        "metrics": METRICS,
+        "axis": {f"weight_{weight:g}": weight for weight in (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)},
+        "axis_title": "weight",
+    }  # fmt: skip
