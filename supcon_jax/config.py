@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict, FieldReference
 
+from supcon_jax.ranges import RANGES
+
 
 class UserError(ValueError):
     """A mistake the user can mend: one line that names the file or key and the fix; the program ends with code 2."""
@@ -97,87 +99,6 @@ def update(config: ConfigDict, changes: Mapping) -> None:
             update(config[key], value)
         else:
             config[key] = value
-
-
-# key pattern, accepted types, range check, what to do. The first row that matches a key decides.
-NUMBER = (int, float)
-TERMS = ("supcon", "ntxent", "unicl", "label_head", "xmc")  # those of losses.terms
-RANGES = (
-    ("*seed", int, lambda x: 0 <= x < 2**31, "an integer, 0 to 2147483647"),
-    ("precision", str, lambda x: x in ("f32", "bf16"), "f32 or bf16"),
-    ("skip_limit", int, lambda x: x > 0, "an integer > 0"),
-    ("data.partner", str, lambda x: x in ("same_label", "same_image", "none"), "same_label, same_image or none"),
-    ("data.crop", str, lambda x: x in ("resize_crop", "resize", "none"), "resize_crop, resize or none"),
-    ("data.bad_limit", NUMBER, lambda x: 0 <= x <= 1, "a share between 0 and 1"),
-    ("data.threads", int, lambda x: 0 <= x <= 256, "0 to 256"),
-    ("data.words", int, lambda x: 1 <= x <= 512, "1 to 512"),
-    ("data.labels_from", str, lambda x: x in ("set", "clusters", "captions"), "set, clusters or captions"),
-    ("data.clusters", int, lambda x: x >= 2, "at least 2"),
-    ("data.similar", NUMBER, lambda x: 0 < x <= 1, "a cosine, above 0 to 1"),
-    ("data.label_*", NUMBER, lambda x: 0 <= x <= 1, "a share between 0 and 1"),
-    ("data.size", int, lambda x: 8 <= x <= 2048, "pixels, 8 to 2048"),
-    ("keep.mode", str, lambda x: x in ("min", "max"), "min or max"),
-    ("mesh.data", (int, str), lambda x: x == "auto" or (isinstance(x, int) and x > 0), "auto or a number of devices"),
-    ("mesh.door", str, lambda x: x in ("auto", "gather", "ring"), "auto, gather or ring"),
-    ("mesh.params", str, lambda x: x in ("replicate", "fsdp"), "replicate or fsdp (cut over the devices)"),
-    ("mesh.params_mib", NUMBER, lambda x: x >= 0, "a size in MiB >= 0: fsdp cuts what is as large"),
-    ("every.profile", tuple, lambda x: x == () or span(x), "two steps, the first one smaller, as (10, 20), or ()"),
-    ("evals.*.split", str, lambda x: x in ("train", "test"), "train or test"),
-    ("evals.*.every", int, lambda x: x >= 0, "a number of steps, 0 for only at the end"),
-    ("evals.*.reals", int, lambda x: x >= 0, "a number of records, 0 for all of them"),
-    ("evals.*.bank", int, lambda x: x >= 0, "a number of records, 0 for none"),
-    ("every.*", int, lambda x: x >= 0, "a number of steps, 0 for never"),
-    ("keep.latest", int, lambda x: x >= 1, "at least 1"),
-    ("keep.best", int, lambda x: x >= 0, "0 or more"),
-    ("*batch", int, lambda x: x >= 2, "at least 2"),
-    ("*.steps", int, lambda x: x >= 1, "at least 1"),
-    ("*.heads.*", int, lambda x: x >= 2, "at least 2 classes"),
-    ("*.size", int, lambda x: 8 <= x <= 2048, "pixels, 8 to 2048"),
-    ("*temperature", NUMBER, lambda x: x > 0, "a number > 0 (0.1 and 0.5 are usual)"),
-    ("*scl", NUMBER, lambda x: x >= 0, "a weight >= 0; 0 drops the term"),
-    ("*term", str, lambda x: x in TERMS, f"one of {', '.join(TERMS)}"),
-    ("*_weight", NUMBER, lambda x: x >= 0, "a weight >= 0"),
-    ("*.args.cond_noise", NUMBER, lambda x: x >= 0, "a scale >= 0, 1 as published"),
-    ("*.args.magp_power", NUMBER, lambda x: x >= 2, "a power >= 2, 6 as published"),
-    ("*.args.clip_preproc", str, lambda x: x in ("correct", "compat"), "correct or compat (as the published weights expect)"),
-    ("networks.clip_act", str, lambda x: x in ("gelu", "quick_gelu"), "gelu, or quick_gelu for OpenAI's weights"),
-    ("evals.generation.fakes", int, lambda x: x >= 5, "at least 5"),
-    ("evals.generation.reals", int, lambda x: x == 0 or x >= 5, "at least 5, or 0 for all of them"),
-    ("evals.*.diversity", int, lambda x: x >= 0, "a number of captions, each drawn ten times, 0 for none"),
-    ("*.frozen.clip_act", str, lambda x: x in ("gelu", "quick_gelu"), "gelu, or quick_gelu for OpenAI's weights"),
-    ("*.args.drop", NUMBER, lambda x: 0 <= x < 1, "a share in [0, 1)"),
-    ("*.args.guidance", NUMBER, lambda x: x >= 0, "a factor >= 0, 1 for none"),
-    ("*.args.solver", str, lambda x: x in ("euler", "heun"), "euler or heun"),
-    ("*.args.sampling", int, lambda x: x >= 1, "at least 1 step"),
-    ("*.args.truncate", NUMBER, lambda x: x >= 0, "a scale >= 0, 0 for noise that is not cut"),
-    ("*.args.branches", int, lambda x: x in (1, 2), "1 or 2"),
-    ("*.args.inter", NUMBER, lambda x: x >= 0, "a weight >= 0"),
-    ("*.args.inner", NUMBER, lambda x: x >= 0, "a weight >= 0"),
-    ("*.args.ema", NUMBER, lambda x: 0 <= x < 1, "a decay in [0, 1)"),
-    ("*.args.group", int, lambda x: x >= 2, "at least 2"),
-    ("*.args.slices", int, lambda x: x >= 1, "at least 1; 1 encodes the batch at once"),
-    ("*.lr", NUMBER, lambda x: x > 0, "a number > 0"),
-    ("*.clip.*", NUMBER, lambda x: x > 0, "a norm > 0"),
-    ("*.warmup", int, lambda x: x >= 0, "a number of steps >= 0"),
-    ("*.decay", NUMBER, lambda x: 0 < x <= 1, "a factor in (0, 1]"),
-    ("*.floor", NUMBER, lambda x: x >= 0, "a rate >= 0"),
-    ("*.dropout", NUMBER, lambda x: 0 <= x < 1, "a share in [0, 1)"),
-    ("*.args.gammas", tuple, lambda x: len(x) == 3 and all(isinstance(g, NUMBER) and g > 0 for g in x), "three numbers > 0"),
-    ("*.args.gamma", NUMBER, lambda x: x > 0, "a number > 0 (10 is usual)"),
-    ("*.args.dim", int, lambda x: x >= 1, "at least 1"),
-    ("*.args.blocks", int, lambda x: x >= 0, "a number of blocks, 0 for the heads alone"),
-    ("*.args.z", int, lambda x: x >= 1, "at least 1"),
-    ("*.nets.gen.mask_width", int, lambda x: x >= 1, "at least 1"),
-    ("*.nets.disc.most", int, lambda x: x >= 1, "at least 1"),
-    ("*.nets.*.width", NUMBER, lambda x: x > 0, "a number > 0"),
-    ("*.b1", NUMBER, lambda x: 0 <= x < 1, "a number in [0, 1)"),
-    ("*.b2", NUMBER, lambda x: 0 <= x < 1, "a number in [0, 1)"),
-    ("*.fakes", int, lambda x: x >= 2, "at least 2"),
-)
-
-
-def span(x: tuple) -> bool:
-    return list(map(type, x)) == [int, int] and 1 <= x[0] < x[1]
 
 
 def check(config: ConfigDict, first: Mapping | tuple = ()) -> None:

@@ -83,7 +83,7 @@ def open_data(config: dict, workdir: epath.Path | None, vocab: Vocab | Bpe | Non
     if train.classes != test.classes:
         raise UserError(f"config.data: {options['train']} and {options['test']} have other classes: take both from one set")
     if options["shuffle_pairs"]:
-        train = sources.shuffle_pairs(train, config["seed"])
+        train = labels.shuffle_pairs(train, config["seed"])
     taught = labels.taught(
         train, origin=options["labels_from"], clusters=options["clusters"], similar=options["similar"],
         noise=options["label_noise"], missing=options["label_missing"], seed=config["seed"],

@@ -1,4 +1,4 @@
-"""The labels that training is told: those of the set, or made from its captions; some of them wrong, some missing.
+"""What training is told of its pictures: labels of the set or made from captions, some wrong, some missing; or all shuffled.
 
 Whatever is drawn depends on (seed, record) alone, and a smaller share is part of a larger one: what is wrong at 10 % is
 wrong in the same way at 30 %, so that runs of one seed can be compared.
@@ -11,18 +11,18 @@ import numpy as np
 from supcon_jax.config import UserError
 from supcon_jax.data.partners import below, draws
 from supcon_jax.data.vocab import tokenise
+from supcon_jax.ops.clusters import kmeans
 
 ORIGINS = ("set", "clusters", "captions")
 WRONG, OTHER, MISSING, CENTRES = range(4)  # lanes of the draws
 WORDS = 2000  # most words that captions are told apart by
-ROUNDS = 50  # of k-means, at most
 BLOCK = 1024  # records compared at once
 
 
 def taught(source, *, origin="set", clusters=64, similar=0.5, noise=0.0, missing=0.0, seed=0):
     """A split with the labels that training is told. Evaluation reads the split as it was.
 
-    source: a Source. origin: "set": its own labels. "clusters": k-means (`kmeans`) of the captions' `tfidf` into so many
+    source: a Source. origin: "set": its own labels. "clusters": k-means (ops.clusters) of the captions' `tfidf` into so many
         `clusters`. "captions": one label for records whose captions are alike, by `leaders` of the same vectors, with
         a cosine of at least `similar`. Neither looks at the set's own labels; both give one label to each record.
     noise: share of labels that are replaced by another, see `wrong`. missing: share of records that lose all of theirs,
@@ -35,7 +35,7 @@ def taught(source, *, origin="set", clusters=64, similar=0.5, noise=0.0, missing
         raise UserError(f"config.data.labels_from={origin!r}: must be one of {', '.join(ORIGINS)}")
     if origin != "set":
         vectors = tfidf(source.captions)
-        found = kmeans(vectors, clusters, seed) if origin == "clusters" else leaders(vectors, similar)
+        found = clustered(vectors, clusters, seed) if origin == "clusters" else leaders(vectors, similar)
         names = tuple(f"{origin} {i}" for i in range(int(found.max()) + 1))
         source = dataclasses.replace(source, labels=found, classes=names)
     if not noise and not missing:
@@ -44,6 +44,19 @@ def taught(source, *, origin="set", clusters=64, similar=0.5, noise=0.0, missing
         raise UserError("config.data.label_noise and label_missing change labels, and the records have none")
     labels = wrong(source.labels, noise, seed) if noise else source.labels
     return dataclasses.replace(source, labels=without(labels, missing, seed) if missing else labels)
+
+
+def shuffle_pairs(source, seed):
+    """The broken twin of a set: what is said about a picture was said about another one.
+
+    One permutation without fixed points moves captions and labels together; images, keys and known latents stay.
+    Everything that needs the pairing must fail on it, everything that does not must not notice.
+    """
+    order = np.random.default_rng(seed).permutation(len(source))
+    takes = np.empty_like(order)
+    takes[order] = np.roll(order, 1)
+    labels = None if source.labels is None else source.labels[takes]
+    return dataclasses.replace(source, captions=[source.captions[i] for i in takes], labels=labels)
 
 
 def share(entries, part, seed, lane):
@@ -131,44 +144,12 @@ def tfidf(captions, words=WORDS):
     return out / np.where(length > 0, length, 1)
 
 
-def kmeans(x, clusters, seed):
-    """k-means of the rows of x, begun by k-means++ (Arthur and Vassilvitskii 2007): i32[n] in 0 .. clusters - 1.
-
-    x: f32[n, d]. At most ROUNDS rounds; a cluster that loses all its rows takes the row farthest from its centre.
-    Raises UserError: more clusters than rows that differ.
-    """
-    n = len(x)
-    rng = np.random.default_rng([seed, CENTRES])
-    centres = [x[rng.integers(n)]]
-    near = _distance(x, centres[0][None])[:, 0]
-    while len(centres) < clusters:
-        total = near.sum()
-        if total <= 0:
-            raise UserError(f"config.data.clusters={clusters}: only {len(centres)} records say something else; use fewer")
-        centres.append(x[rng.choice(n, p=near / total)])
-        near = np.minimum(near, _distance(x, centres[-1][None])[:, 0])
-    centres, before = np.stack(centres), None
-    for _ in range(ROUNDS):
-        distance = _distance(x, centres)
-        found = distance.argmin(1)
-        own = distance[np.arange(n), found]
-        for empty in np.setdiff1d(np.arange(clusters), found):
-            farthest = own.argmax()
-            found[farthest], own[farthest] = empty, 0
-        if before is not None and (found == before).all():
-            break
-        before = found
-        centres = np.zeros_like(centres)
-        np.add.at(centres, found, x)
-        centres /= np.bincount(found, minlength=clusters)[:, None]
-    return found.astype(np.int32)
-
-
-def _distance(x, centres):
-    """Squared distances f64[n, k]; what rounding makes of equal rows is zero."""
-    square = (x.astype(np.float64) ** 2).sum(1)[:, None] + (centres.astype(np.float64) ** 2).sum(1)
-    distance = square - 2 * (x @ centres.T)
-    return np.where(distance > 1e-6, distance, 0)
+def clustered(x, clusters, seed):
+    """k-means of the rows of x, from one start: i32[n]. Raises UserError: more clusters than rows that differ."""
+    try:
+        return kmeans(x, clusters, [seed, CENTRES], starts=1)
+    except ValueError as error:
+        raise UserError(f"config.data.clusters={clusters} is too many for these captions; use fewer ({error})") from None
 
 
 def leaders(x, similar):

@@ -74,19 +74,6 @@ class Source:
             )
 
 
-def shuffle_pairs(source, seed):
-    """The broken twin of a set: what is said about a picture was said about another one.
-
-    One permutation without fixed points moves captions and labels together; images, keys and known latents stay.
-    Everything that needs the pairing must fail on it, everything that does not must not notice.
-    """
-    order = np.random.default_rng(seed).permutation(len(source))
-    takes = np.empty_like(order)
-    takes[order] = np.roll(order, 1)
-    labels = None if source.labels is None else source.labels[takes]
-    return dataclasses.replace(source, captions=[source.captions[i] for i in takes], labels=labels)
-
-
 _tables = weakref.WeakKeyDictionary()  # source -> {(vocabulary, words): Table}: evaluation comes back again and again
 
 

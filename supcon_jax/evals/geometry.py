@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from supcon_jax.evals.clusters import kmeans, nmi
 from supcon_jax.evals.matching import codes
 from supcon_jax.evals.protocol import Protocol, record
 from supcon_jax.evals.r_precision import unit
 from supcon_jax.evals.streams import reals
+from supcon_jax.ops.clusters import kmeans, nmi
 
 SHUFFLES = 5  # of the labels, for the level of chance
 CHUNK = 512
@@ -26,8 +26,8 @@ def geometry(image_code, text_code, *, batches, limit=None, protocol=Protocol(),
         have several labels.
     *_rank: see `rank`, at most the smaller of rows and length of a code.
     Of both, the last three are of all rows as one set. Numbers that the rows cannot give (one label alone, each label once,
-    no labels) are left out. Rows without a label count only where no label is asked for; pairs of equal captions count
-    only where no caption is looked at.
+    no labels, fewer different rows than labels) are left out. Rows without a label count only where no label is asked for;
+    pairs of equal captions count only where no caption is looked at.
     Raises ValueError: codes that are not finite, no pictures.
     """
     pairs, _, content = codes(image_code, text_code, reals(batches, limit))
@@ -118,7 +118,7 @@ def grouped(x, label, seed):
         return {}, ""
     x, label = x[label >= 0], label[label >= 0]
     kinds, count = np.unique(label, return_counts=True)
-    if len(kinds) < 2 or count.max() < 2:
+    if len(kinds) < 2 or count.max() < 2 or len(np.unique(x, axis=0)) < len(kinds):
         return {}, ""
     found, rng = kmeans(x, len(kinds), seed), np.random.default_rng(seed)
     chance = float(np.mean([nmi(found, rng.permutation(label)) for _ in range(SHUFFLES)]))

@@ -24,6 +24,16 @@ def test_nothing_changes_by_default(single):
     assert labels.taught(single) is single
 
 
+def test_shuffled_pairs(single):
+    twin = labels.shuffle_pairs(single, 7)
+    assert twin.image is single.image and twin.known is single.known and twin.keys == single.keys
+    place = {captions: i for i, captions in enumerate(single.captions)}
+    takes = np.array([place[captions] for captions in twin.captions])
+    assert (takes != np.arange(1000)).all() and (np.sort(takes) == np.arange(1000)).all()
+    np.testing.assert_array_equal(twin.labels, single.labels[takes])
+    assert labels.shuffle_pairs(single, 7).captions == twin.captions != labels.shuffle_pairs(single, 8).captions
+
+
 def test_a_share_of_single_labels_is_another_class_of_the_split(single):
     told = labels.taught(single, noise=0.3, seed=5)
     changed = told.labels != single.labels
@@ -104,16 +114,6 @@ def test_every_member_is_as_similar_to_its_leader_as_asked():
         assert found[row] == (x[row] @ x[there].T).argmax()
 
 
-def test_kmeans_ends_where_no_row_would_move():
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(200, 3)).astype(np.float32)
-    found = labels.kmeans(x, 8, 0)
-    centres = np.stack([x[found == k].mean(0) for k in range(8)])
-    np.testing.assert_array_equal(((x[:, None] - centres) ** 2).sum(-1).argmin(1), found)
-    np.testing.assert_array_equal(labels.kmeans(x, 8, 0), found)
-    assert (labels.kmeans(x, 8, 1) != found).any()
-
-
 def test_mistakes(single):
     with pytest.raises(UserError, match="labels_from='names': must be one of set, clusters, captions"):
         labels.taught(single, origin="names")
@@ -122,5 +122,5 @@ def test_mistakes(single):
         labels.taught(bare, noise=0.1)
     with pytest.raises(UserError, match="one class only"):
         labels.wrong(np.zeros(5, np.int32), 0.1, 0)
-    with pytest.raises(UserError, match=r"config.data.clusters=9: only \d records"):
+    with pytest.raises(UserError, match=r"config.data.clusters=9 is too many .*only \d rows differ"):
         labels.taught(dataclasses.replace(bare, captions=[["red"]] * 500 + [["blue"]] * 500), origin="clusters", clusters=9)

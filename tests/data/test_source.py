@@ -3,14 +3,13 @@
 import dataclasses
 import itertools
 import json
-import threading
 
 import numpy as np
 import pytest
 
 from supcon_jax.config import UserError
 from supcon_jax.data import DATA
-from supcon_jax.data.source import BadRecord, Skipped, Source, batches, shuffle_pairs
+from supcon_jax.data.source import BadRecord, Skipped, Source, batches
 from supcon_jax.data.synthetic import shapes
 from supcon_jax.data.vocab import Vocab
 
@@ -252,24 +251,6 @@ def test_too_many_bad_records_are_refused(single, vocab, threads):
     source = dataclasses.replace(single, captions=[[""], [""], *single.captions[2:]])
     with pytest.raises(UserError, match="unusable"):  # before the first batch
         batches(source, vocab, batch=8, size=24, words=12)
-
-
-def test_skipped_is_safe_in_threads(tmp_path):
-    bad = Skipped(tmp_path / "s.jsonl", 1.0, 100)
-    workers = [threading.Thread(target=lambda: [bad.add("t", f"k{i}", "r") for i in range(50)]) for _ in range(8)]
-    [worker.start() for worker in workers]
-    [worker.join() for worker in workers]
-    assert len((tmp_path / "s.jsonl").read_text().splitlines()) == 50 == len(bad.reasons)
-
-
-def test_shuffled_pairs(single):
-    twin = shuffle_pairs(single, 7)
-    assert twin.image is single.image and twin.known is single.known and twin.keys == single.keys
-    place = {captions: i for i, captions in enumerate(single.captions)}
-    takes = np.array([place[captions] for captions in twin.captions])
-    assert (takes != np.arange(200)).all() and (np.sort(takes) == np.arange(200)).all()
-    np.testing.assert_array_equal(twin.labels, single.labels[takes])
-    assert shuffle_pairs(single, 7).captions == twin.captions != shuffle_pairs(single, 8).captions
 
 
 def test_records_without_a_label_are_their_own_partners(single, vocab):

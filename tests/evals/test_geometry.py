@@ -9,7 +9,7 @@ import pytest
 
 from evals import toys
 from evals.test_matching import image_code, text_code
-from supcon_jax.evals import clusters, geometry
+from supcon_jax.evals import geometry
 from supcon_jax.evals.protocol import Protocol, numbers
 from supcon_jax.evals.r_precision import unit
 
@@ -62,28 +62,6 @@ def test_the_rank_counts_directions_that_are_used():
     assert geometry.rank(x) == pytest.approx(math.exp(-sum(q * math.log(q) for q in p)), rel=1e-9)
     assert geometry.rank(np.eye(6)) == pytest.approx(6) and geometry.rank(np.ones((6, 4))) == pytest.approx(1, abs=1e-6)
     assert geometry.rank(np.zeros((3, 2))) is None
-
-
-def test_mutual_information_is_that_of_the_table():
-    a, b = (np.random.default_rng(seed).integers(0, 3 + seed, 40) for seed in (0, 1))
-    p = {(i, j): np.mean((a == i) & (b == j)) for i in set(a) for j in set(b)}
-    pa, pb = ({i: np.mean(x == i) for i in set(x)} for x in (a, b))
-    info = sum(q * math.log(q / pa[i] / pb[j]) for (i, j), q in p.items() if q)
-    both = -sum(q * math.log(q) for x in (pa, pb) for q in x.values())
-    assert clusters.nmi(a, b) == pytest.approx(2 * info / both, rel=1e-12)
-    assert clusters.nmi(a, 7 - a) == pytest.approx(1) and clusters.nmi(a, 0 * a) == 0 and clusters.nmi(0 * a, 0 * a) == 1
-
-
-def test_clusters_are_found_where_there_are_some():
-    truth = np.repeat(np.arange(6), 9)
-    x = np.eye(6)[truth] + 0.1 * np.random.default_rng(0).normal(size=(54, 6))
-    found = clusters.kmeans(x, 6, seed=3)
-    assert clusters.nmi(found, truth) == pytest.approx(1) and (found == clusters.kmeans(x, 6, seed=3)).all()
-    centres = np.stack([x[found == c].mean(0) for c in range(6)])
-    assert (((x[:, None] - centres[None]) ** 2).sum(-1).argmin(1) == found).all()  # nothing wants to move any more
-    assert set(clusters.kmeans(np.ones((4, 2)), 3)) <= {0, 1, 2}
-    with pytest.raises(ValueError, match="3 clusters of 2 rows"):
-        clusters.kmeans(x[:2], 3)
 
 
 # ---- of a world --------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from supcon_jax.build.names import net
 from supcon_jax.build.networks import SHIPPED, attribute_net, prepared
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.data import source as sources
+from supcon_jax.data.labels import shuffle_pairs
 from supcon_jax.data.synthetic import shapes
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.gans.galip import galip
@@ -141,7 +142,7 @@ def scores(seed):
     parts = {"gen": gen, "disc": (disc,), "clip": stand_in()}
     rates = {name: adam(1e-3, STEPS, 0.0, 0.9) for name in ("disc", "gen")}
     task = galip(parts, rates, about(STEPS, 32), scl=0.0, branches=1, z=16, ema=0.98, flip=False)
-    for source in (world()[0], sources.shuffle_pairs(world()[0], 0)):
+    for source in (world()[0], shuffle_pairs(world()[0], 0)):
         frozen = {"clip": pretrained(source)}
         yield colour(task, frozen, trained(task, frozen, source, STEPS, 32, seed))
 

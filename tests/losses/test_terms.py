@@ -8,7 +8,7 @@ import pytest
 import oracles
 import oracles_matching
 from dress import dress
-from supcon_jax import config
+from supcon_jax import config, ranges
 from supcon_jax.losses import terms
 
 N, V, D, R, T, C, SCALE = 8, 2, 5, 3, 4, 3, 4.0
@@ -129,4 +129,4 @@ def test_what_is_missing_or_unknown_is_named():
 
 
 def test_the_config_knows_the_terms():
-    assert set(config.TERMS) == set(terms.TERMS) and config.base().term == config.TERMS[0]
+    assert set(ranges.TERMS) == set(terms.TERMS) and config.base().term == ranges.TERMS[0]

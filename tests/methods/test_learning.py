@@ -9,6 +9,7 @@ import pytest
 
 from supcon_jax import core, shard
 from supcon_jax.data import source as sources
+from supcon_jax.data.labels import shuffle_pairs
 from supcon_jax.data.synthetic import shapes
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.evals.r_precision import candidates, chance, folds, r_precision, usable
@@ -37,7 +38,7 @@ def matched(seed, twin, steps=250, batch=32):
     """Scores on 512 pictures that were never trained on, of encoders trained on 3000; twin: on shuffled pairs."""
     kept, held = (shapes(split, size=32, records=r, seed=0) for split, r in (("train", 3000), ("test", 512)))
     vocab = Vocab.from_captions(kept.captions)
-    kept = sources.shuffle_pairs(kept, seed) if twin else kept
+    kept = shuffle_pairs(kept, seed) if twin else kept
     nets = {
         "image": ImageEncoder(dim=32, width=0.125, size=32, small=True, repeats=(1, 1, 1)),
         "text": TextEncoder(len(vocab), embed=32, width=32, dropout=0.1),

@@ -3,31 +3,35 @@
 import numpy as np
 
 STARTS, ROUNDS = 3, 50
+ROUNDING = 1e-6  # of the squared lengths: float32 rows are no nearer than that, if not equal
 
 
-def kmeans(x, k, seed=0):
-    """Cluster of each row by Lloyd's algorithm from k-means++ seeds, the best of STARTS runs of at most ROUNDS rounds.
+def kmeans(x, k, seed=0, starts=STARTS):
+    """Cluster of each row by Lloyd's algorithm from k-means++ seeds, the best of some starts of at most ROUNDS rounds.
 
         minimise  sum_i |x_i - mu_{c(i)}|^2
 
     Lloyd 1982; seeds: Arthur & Vassilvitskii 2007. Same seed, same answer.
 
-    x: f64[n, d]; 1 <= k <= n. Returns i[n] in 0 .. k - 1; a cluster that loses all rows keeps its centre.
-    Raises ValueError: k out of range.
+    x: f[n, d]; 1 <= k <= n. Returns i32[n] in 0 .. k - 1, each of which occurs: a cluster that loses all its rows takes the
+    row farthest from its own centre.
+    Raises ValueError: k out of range, or more clusters than rows that differ.
     """
     if not 1 <= k <= len(x):
         raise ValueError(f"k: {k} clusters of {len(x)} rows")
     rng = np.random.default_rng(seed)
-    return min((lloyd(x, seeds(x, k, rng)) for _ in range(STARTS)), key=lambda found: found[1])[0]
+    return min((lloyd(x, seeds(x, k, rng)) for _ in range(starts)), key=lambda found: found[1])[0]
 
 
 def seeds(x, k, rng):
-    """k rows, each drawn in proportion to the squared distance from those drawn before: f64[k, d]."""
+    """k rows, each drawn in proportion to the squared distance from those drawn before: f[k, d]."""
     chosen = [int(rng.integers(len(x)))]
     far = distances(x, x[chosen])[:, 0]
     for _ in range(k - 1):
         total = far.sum()
-        chosen.append(int(rng.choice(len(x), p=far / total if total else None)))  # fewer places than centres: anywhere
+        if total <= 0:
+            raise ValueError(f"k: {k} clusters, and only {len(chosen)} rows differ")
+        chosen.append(int(rng.choice(len(x), p=far / total)))
         far = np.minimum(far, distances(x, x[chosen[-1:]])[:, 0])
     return x[chosen]
 
@@ -38,19 +42,24 @@ def lloyd(x, centre):
     for _ in range(ROUNDS):
         apart = distances(x, centre)
         found = apart.argmin(1)
+        own = apart[np.arange(len(x)), found]
+        for empty in np.setdiff1d(np.arange(len(centre)), found):
+            farthest = own.argmax()
+            found[farthest], own[farthest] = empty, 0
         if before is not None and (found == before).all():
             break
         before = found
-        count = np.bincount(found, minlength=len(centre))
-        total = np.zeros_like(centre)
-        np.add.at(total, found, x)
-        centre = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], centre)
-    return found, float(apart.min(1).sum())
+        centre = np.zeros_like(centre)
+        np.add.at(centre, found, x)
+        centre /= np.bincount(found, minlength=len(centre))[:, None]
+    return found.astype(np.int32), float(own.sum())
 
 
 def distances(x, centre):
-    """Squared distances f64[n, k], never negative."""
-    return np.maximum((x * x).sum(1)[:, None] - 2 * x @ centre.T + (centre * centre).sum(1)[None], 0)
+    """Squared distances f64[n, k]; what rounding makes of equal rows is zero."""
+    square = [(a.astype(np.float64) ** 2).sum(1) for a in (x, centre)]
+    apart = square[0][:, None] + square[1] - 2 * (x @ centre.T)
+    return np.where(apart > ROUNDING * (square[0][:, None] + square[1]), apart, 0)
 
 
 def nmi(a, b):
