@@ -121,19 +121,21 @@ def pretrained(source):
 
 @functools.cache
 def judge():
-    """Pictures [n, h, w, 3] in 0..255 -> the colours that the shipped classifier sees."""
+    """Pictures [n, h, w, 3] in 0..255 -> what the shipped classifier sees of each attribute."""
     apply, *_ = attribute_net()
-    return jax.jit(lambda images: apply(prepared(images, 32))[1]["colour"].argmax(1))
+    return jax.jit(lambda images: {name: logits.argmax(1) for name, logits in apply(prepared(images, 32))[1].items()})
 
 
-def colour(task, frozen, state):
-    """Percent of held-back captions whose pictures have, to the shipped classifier, the colour that they name."""
+def shown(task, frozen, state):
+    """Percent of held-back captions whose pictures have, to the shipped classifier, the colour that they name; and the
+    colour in the named row and column."""
     held, right, draw = world()[1], [], jax.jit(task.heads["generate"])
     for i, batch in enumerate(batches(held, 128, train=False)):
         one = {name: batch[name][:, 0] for name in ("text", "text_len")}
         seen = judge()(jnp.round(127.5 * (draw(state, frozen, one, jax.random.key(i)) + 1)))
-        right.append(np.asarray(seen) == held.known["colour"][batch["index"][:, 0]])
-    return float(100 * np.concatenate(right).mean())
+        right.append([np.asarray(seen[name]) == held.known[name][batch["index"][:, 0]] for name in ("colour", "row", "col")])
+    colour, row, col = np.concatenate(right, axis=1)
+    return float(100 * colour.mean()), float(100 * (colour & row & col).mean())
 
 
 def scores(seed):
@@ -144,7 +146,7 @@ def scores(seed):
     task = galip(parts, rates, about(STEPS, 32), scl=0.0, branches=1, z=16, ema=0.98, flip=False)
     for source in (world()[0], shuffle_pairs(world()[0], 0)):
         frozen = {"clip": pretrained(source)}
-        yield colour(task, frozen, trained(task, frozen, source, STEPS, 32, seed))
+        yield shown(task, frozen, trained(task, frozen, source, STEPS, 32, seed))
 
 
 @pytest.mark.slow

@@ -47,6 +47,14 @@ def twin(tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_encoders_match_captions_to_pictures_they_never_saw(ours, twin):
+    """Each caption among 99 of other classes (chance 1 %), of its own class (10 %), and its picture's rank among 512 (2 %)."""
+    for name, least in {"r_precision": 60, "r_within": 45, "t2i_r10": 60}.items():
+        good, bad = (numbers[f"matching/real_{name}"] for _, numbers, *_ in (ours, twin))
+        assert good > least and bad < least / 2, f"{name}: {good}, the twin's {bad}"
+
+
+@pytest.mark.slow
 def test_pictures_show_what_captions_say(ours):
     _, numbers, _ = ours
     assert numbers["attributes/real_attribute_colour"] >= 99 and numbers["attributes/real_attribute_shape"] >= 95
