@@ -197,10 +197,7 @@ PRESETS = {
     "quick": {
         "data": {"size": 16, "args": {"records": 6000}},
         "every": {"log": 100, "save": 1000, "sample": 1000},
-        "damsm": {
-            "steps": 300, "nets": {"image": {"dim": 48, "width": 0.0625}, "text": {"embed": 32, "width": 48}},
-            "optim": {"model": {"lr": 4e-3}},
-        },
+        "damsm": {"batch": 16, "steps": 500, "nets": {"image": {"width": 0.0625}}},
         "attngan": QUICK_GAN, "dmgan": QUICK_GAN, "dfgan": QUICK_ONE_STAGE, "ssagan": QUICK_ONE_STAGE,
     },
     "scenes": {

@@ -21,7 +21,7 @@ def get_study():
             **{f"batch_{n}": {"first.batch": n} for n in (16, 32, 64)},
             **{f"batch_{n}_without": {"first.batch": n, "scl": 0.0} for n in (16, 32, 64)},
         },
-        "reference": "batch_32_without",
+        "reference": "batch_16_without",
         "metrics": METRICS,
         "axis": {
             "with the label term": {f"batch_{n}": n for n in (16, 32, 64)},
