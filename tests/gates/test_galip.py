@@ -2,8 +2,8 @@
 
 No CLIP ships. What stands for one: a vision transformer for pictures of 16 px, trained to match the sentence codes of the
 shipped text encoder, which is its text tower. It, GALIP's stage 1 and GALIP see the same pairs, as they are or shuffled.
-The shipped classifier judges 512 pictures of held-back captions; chance is 12.5 % of the colours, with a standard error of
-1.5.
+The shipped classifier judges 512 pictures of held-back captions. Chance is 12.5 % of the colours; a generator that heeds
+captions without knowing what they mean may be right about one colour of the eight, or two.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from supcon_jax.views.image import signed
 
 SIDE, WORDS, RECORDS, HELD = 16, 12, 4096, 512
 CLIP_STEPS, HEADS_STEPS, STEPS = 600, 400, 400
-LEAST, MOST = 20.0, 17.0  # percent of colours right: chance and five standard errors, chance and three
+LEAST, MOST = 35.0, 25.0  # percent of colours right, of GALIP and of its twin
 
 
 @functools.cache
@@ -121,32 +121,30 @@ def pretrained(source):
 
 @functools.cache
 def judge():
-    """Pictures [n, h, w, 3] in 0..255 -> what the shipped classifier sees of each attribute."""
+    """Pictures [n, h, w, 3] in 0..255 -> the colours that the shipped classifier sees."""
     apply, *_ = attribute_net()
-    return jax.jit(lambda images: {name: logits.argmax(1) for name, logits in apply(prepared(images, 32))[1].items()})
+    return jax.jit(lambda images: apply(prepared(images, 32))[1]["colour"].argmax(1))
 
 
-def shown(task, frozen, state):
-    """Percent of held-back captions whose pictures have, to the shipped classifier, the colour that they name; and the
-    colour in the named row and column."""
+def colour(task, frozen, state):
+    """Percent of held-back captions whose pictures have, to the shipped classifier, the colour that they name."""
     held, right, draw = world()[1], [], jax.jit(task.heads["generate"])
     for i, batch in enumerate(batches(held, 128, train=False)):
         one = {name: batch[name][:, 0] for name in ("text", "text_len")}
         seen = judge()(jnp.round(127.5 * (draw(state, frozen, one, jax.random.key(i)) + 1)))
-        right.append([np.asarray(seen[name]) == held.known[name][batch["index"][:, 0]] for name in ("colour", "row", "col")])
-    colour, row, col = np.concatenate(right, axis=1)
-    return float(100 * colour.mean()), float(100 * (colour & row & col).mean())
+        right.append(np.asarray(seen) == held.known["colour"][batch["index"][:, 0]])
+    return float(100 * np.concatenate(right).mean())
 
 
 def scores(seed):
     """Percent of colours right of GALIP, and of its twin."""
     gen, disc = nets.Generator(8, (SIDE,), 8, 8, 1, 4, 32), nets.Discriminator(32, 16, 4)
     parts = {"gen": gen, "disc": (disc,), "clip": stand_in()}
-    rates = {name: adam(1e-3, STEPS, 0.0, 0.9) for name in ("disc", "gen")}
-    task = galip(parts, rates, about(STEPS, 32), scl=0.0, branches=1, z=16, ema=0.98, flip=False)
+    rates = {"disc": adam(3e-4, STEPS, 0.0, 0.9), "gen": adam(2e-3, STEPS, 0.0, 0.9)}
+    task = galip(parts, rates, about(STEPS, 32), scl=0.0, sim_weight=16.0, branches=1, z=16, ema=0.98, flip=False)
     for source in (world()[0], shuffle_pairs(world()[0], 0)):
         frozen = {"clip": pretrained(source)}
-        yield shown(task, frozen, trained(task, frozen, source, STEPS, 32, seed))
+        yield colour(task, frozen, trained(task, frozen, source, STEPS, 32, seed))
 
 
 @pytest.mark.slow
@@ -157,8 +155,8 @@ def test_draws_the_colour_that_is_asked_for_and_the_twin_does_not():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_so_do_other_seeds(seed):
-    """Measured"""
     ours, twin = scores(seed)
+    print(f"{ours:.1f} % of colours right, {twin:.1f} % of the twin's")
     assert ours >= LEAST and twin <= MOST

@@ -1,7 +1,8 @@
 """The main job and every GAN behind its encoders learn what captions say; their broken twins do not: same steps and scorer.
 
 A twin has captions and labels shuffled against the pictures from the first stage on. The shipped classifier judges 512
-pictures of held-back captions; chance is 12.5 % of the colours, with a standard error of 1.5.
+pictures of held-back captions. Chance is 12.5 % of the colours; a generator that heeds captions without knowing what they
+mean may be right about one colour of the eight, or two.
 """
 
 import json
@@ -67,7 +68,7 @@ def test_pictures_show_what_captions_say(ours):
 def test_the_twin_does_not(ours, twin):
     *_, early = ours
     _, numbers = twin
-    assert numbers["attributes/attribute_colour"] < 20 and early >= 30
+    assert numbers["attributes/attribute_colour"] < 25 and early >= 40
     assert numbers["attributes/attribute_row"] < 50
     assert numbers["matching/r_precision"] < 5
 
@@ -83,7 +84,7 @@ def test_so_does_every_gan_behind_the_same_encoders(gan, ours, twin, tmp_path):
         numbers = run(there, f"{word}{gan}", gan, f"--config.{gan}.steps={STEPS}")
         colours.append(numbers["attributes/attribute_colour"])
     print(f"{gan}: {colours[0]:.1f} % of colours right, {colours[1]:.1f} % of the twin's")
-    assert colours[0] >= 30 and colours[1] < 20
+    assert colours[0] >= 40 and colours[1] < 25
 
 
 @pytest.mark.long
