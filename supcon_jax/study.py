@@ -40,6 +40,11 @@ from supcon_jax.report import comparison, pictures, plots
 log = logging.getLogger("supcon_jax")
 KEYS = {"title", "config", "stage", "seeds", "variants", "metrics", "reference", "all", "axis", "axis_title", "against",
         "prompts", "lenient"}  # fmt: skip
+METRICS = (  # what most studies look at
+    "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
+    "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
+    "first:matching/real_r_precision", "first:seconds", "seconds",
+)  # fmt: skip
 NEEDED = {"config", "stage", "seeds", "variants", "metrics", "reference"}
 
 

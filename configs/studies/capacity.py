@@ -1,10 +1,7 @@
 """Width of the image encoder, with and without the label term."""
 
-METRICS = (
-    "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
-    "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
-    "first:matching/real_r_precision", "first:seconds", "seconds",
-)  # fmt: skip
+from supcon_jax.study import METRICS
+
 WIDTHS = (0.03125, 0.0625, 0.125)
 
 

@@ -3,11 +3,8 @@
 The variants are different ways to pretrain; the second stage is the same in all of them.
 """
 
-METRICS = (
-    "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
-    "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
-    "first:matching/real_r_precision", "first:seconds", "seconds",
-)  # fmt: skip
+from supcon_jax.study import METRICS
+
 SPACE = ("both_alignment", "both_uniformity", "both_separation", "both_rank")
 SCORES = ("matching/r_precision", "attributes/attribute_colour")
 

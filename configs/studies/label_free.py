@@ -3,11 +3,7 @@
 Who shares a label also decides who is the second branch's partner and whom the matching loss does not push apart.
 """
 
-METRICS = (
-    "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
-    "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
-    "first:matching/real_r_precision", "first:seconds", "seconds",
-)  # fmt: skip
+from supcon_jax.study import METRICS
 
 
 def get_study():

@@ -1,10 +1,6 @@
 """In which stage the label term helps: while the encoders are pretrained, while the GAN is trained, in both or in neither."""
 
-METRICS = (
-    "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
-    "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
-    "first:matching/real_r_precision", "first:seconds", "seconds",
-)  # fmt: skip
+from supcon_jax.study import METRICS
 
 
 def get_study():

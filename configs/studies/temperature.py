@@ -1,10 +1,6 @@
 """Temperature of the label term, the same in both stages."""
 
-METRICS = (
-    "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
-    "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
-    "first:matching/real_r_precision", "first:seconds", "seconds",
-)  # fmt: skip
+from supcon_jax.study import METRICS
 
 
 def get_study():

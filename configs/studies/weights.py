@@ -1,10 +1,7 @@
 """Weight of the label term in the first stage by that in the second."""
 
-METRICS = (
-    "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
-    "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
-    "first:matching/real_r_precision", "first:seconds", "seconds",
-)  # fmt: skip
+from supcon_jax.study import METRICS
+
 WEIGHTS = (0.0, 0.3, 1.0)
 
 

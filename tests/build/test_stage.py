@@ -88,7 +88,7 @@ def test_done_says_what_stands_there_or_what_differs(tmp_path):
 
 
 def data(labels, words=("<end>", "red", "ring")):
-    return types.SimpleNamespace(train=types.SimpleNamespace(labels=labels), vocab=Vocab(words))
+    return types.SimpleNamespace(taught=types.SimpleNamespace(labels=labels), vocab=Vocab(words))
 
 
 SINGLE, SEVERAL = np.arange(4), np.eye(4, dtype=np.uint8)
