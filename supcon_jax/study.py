@@ -38,14 +38,13 @@ from supcon_jax.config import UserError
 from supcon_jax.report import comparison, pictures, plots
 
 log = logging.getLogger("supcon_jax")
-KEYS = {"title", "config", "stage", "seeds", "variants", "metrics", "reference", "all", "axis", "axis_title", "against",
-        "prompts", "lenient"}  # fmt: skip
+NEEDED = {"config", "stage", "seeds", "variants", "metrics", "reference"}
+KEYS = NEEDED | {"title", "all", "axis", "axis_title", "against", "prompts", "lenient"}
 METRICS = (  # what most studies look at
     "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
     "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
     "first:matching/real_r_precision", "first:seconds", "seconds",
 )  # fmt: skip
-NEEDED = {"config", "stage", "seeds", "variants", "metrics", "reference"}
 
 
 def load(path: str, config: str | None = None) -> dict:

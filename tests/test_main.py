@@ -10,7 +10,7 @@ from PIL import Image
 
 import runs
 from supcon_jax import api, main
-from supcon_jax.train import hooks
+from supcon_jax.train import alarms
 
 TINY = "--config=configs/shapes.py:tiny"
 
@@ -28,7 +28,7 @@ def logged(workdir, stage):
 def test_every_stage_says_whether_its_contrast_is_normal(workdir, stage, player):
     """16 rows of two branches; without itself and with, among keys of the other modality; sentences leave their class out."""
     first, *_ = (line for line in logged(workdir, stage) if "images_per_s" in line)
-    said = hooks.Contrast().lines({name: value for name, value in first.items() if name != "step"})
+    said = alarms.Contrast().lines({name: value for name, value in first.items() if name != "step"})
     standing = {line.split(":")[0]: line for line in said if not line.startswith("warning")}
     assert set(standing) == {f"{player}/scl", f"{player}/sentences"}
     assert " of ln 15." in standing[f"{player}/scl"] and "0 % of negatives share" in standing[f"{player}/scl"]
