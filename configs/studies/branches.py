@@ -1,4 +1,4 @@
-"""Branches that share all parameters, against branches with a generator and discriminators of their own, and against one branch.
+"""Branches that share all parameters, against branches with a generator and discriminators of their own, and one branch alone.
 
 Branches of their own are connected by the label term alone; pictures are then drawn by the first one. One branch has the label
 term over its own batch.
