@@ -163,8 +163,6 @@ def load(source: str, kinds: Sequence[str] = (*GENERATORS, "damsm", "clip_heads"
     nets = {k: net(o, f"nets.{k}", **({"vocab": vocab} if k == "text" else {})) for k, o in about["nets"].items()}
     if about["kind"] in GENERATORS:
         nets.pop("image", None)
-    if about["kind"] == "clip":
-        tree = {"clip": tree}
     return Model(nets, tree, about)
 
 
