@@ -35,6 +35,11 @@ def pytest_configure(config):
         jax.config.update("jax_disable_most_optimizations", True)
 
 
+def pytest_collection_modifyitems(items):
+    """The file that takes longest first, so that all processes end at about the same time."""
+    items.sort(key=lambda item: item.path.name != "test_main_job.py")
+
+
 def pytest_addoption(parser):
     """`--fixtures DIR`: directory of reference numbers for tests/golden. Takes the name from pytest's own listing of
     fixtures, which stays there as --funcargs."""
