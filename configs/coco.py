@@ -17,9 +17,10 @@ ssagan (that GAN, whose captions have 18 words: its damsm stage is another one, 
 attngan. GALIP (224 px, around ViT-B/32 of OpenAI's weights): galip (before it the stage clip_heads trains heads on the
 frozen CLIP), galip_blocks (the last two blocks of both towers too), both with --config.clip_heads.frozen.clip=FILE, and
 galip_none (as published: no such stage; --config.galip.frozen.clip=FILE).
+effnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes, see supcon_jax.config.pretrained.
 """
 
-from supcon_jax.config import base, choose, stage, update
+from supcon_jax.config import TRUNKS, base, choose, pretrained, stage, update
 
 
 def get_config(word=""):
@@ -53,7 +54,7 @@ def get_config(word=""):
                 "floor": 2e-4, "clip": {"text": 0.25},
             },
         },
-        frozen={"trunk": ""},
+        frozen=dict(TRUNKS),
     )  # fmt: skip
     adam = {"name": "adam", "lr": 2e-4, "b1": 0.5, "b2": 0.999, "schedule": "constant"}
     attngan = stage(
@@ -170,7 +171,7 @@ def get_config(word=""):
             "networks": ("effnet_lite0",),
         },
     }
-    return choose(c, word, PRESETS)
+    return choose(c, word, {**PRESETS, **pretrained(c, size=224)})
 
 
 GALIP = {"stages": ("clip_heads", "galip"), "data": {"size": 224, "words": 77}}  # 77: what CLIP reads

@@ -15,9 +15,10 @@ with --config.clip_heads.frozen.clip=FILE, and galip_none (as published: no such
 classifier: the judge of is_cub_ours and of label accuracy, Inception-v3 on all 200 classes, the official split of pictures,
 from ImageNet's weights with --config.classifier.frozen.start=inception_v3_google.pth, else from scratch; 60 epochs, not
 measured on the real set yet.
+effnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes, see supcon_jax.config.pretrained.
 """
 
-from supcon_jax.config import base, choose, stage, update
+from supcon_jax.config import TRUNKS, base, choose, pretrained, stage, update
 
 
 def get_config(word=""):
@@ -51,7 +52,7 @@ def get_config(word=""):
                 "floor": 2e-4, "clip": {"text": 0.25},
             },
         },
-        frozen={"trunk": ""},
+        frozen=dict(TRUNKS),
     )  # fmt: skip
     adam = {"name": "adam", "lr": 2e-4, "b1": 0.5, "b2": 0.999, "schedule": "constant"}
     attngan = stage(
@@ -180,7 +181,7 @@ def get_config(word=""):
         },
         "labels": {"every": 0, "reals": 0},  # of the classifier
     }
-    return choose(c, word, PRESETS)
+    return choose(c, word, {**PRESETS, **pretrained(c, size=224)})
 
 
 GALIP = {"stages": ("clip_heads", "galip"), "data": {"size": 224, "words": 77}}  # 77: what CLIP reads

@@ -6,10 +6,12 @@
 Default: the full-size AttnGAN at 64 px, DAMSM from scratch; sized for one GPU. Words after the colon: small (two CPU
 cores, 32 px, for comparisons), small,quick (16 px, a minute, for studies), tiny (tests), multi (group, subgroup and tags as
 labels, Jaccard weights), plain (one branch, no label term), dmgan, dfgan, ssagan (that GAN, sized as AttnGAN, after the damsm
-stage, which is skipped where it is finished), damsm, attngan.
+stage, which is skipped where it is finished), damsm, attngan. After the words that set sizes: effnet (pictures read by a fixed
+EfficientNet-Lite0), minilm (captions read by a fixed MiniLM, which `python -m supcon_jax.data.fetch minilm` brings), clip (both
+by a fixed CLIP: give --config.damsm.frozen.trunk=FILE and --config.damsm.frozen.text_trunk=FILE).
 """
 
-from supcon_jax.config import base, choose, stage, update
+from supcon_jax.config import TRUNKS, base, choose, pretrained, stage, update
 
 
 def get_config(word=""):
@@ -41,7 +43,7 @@ def get_config(word=""):
         optim={
             "model": {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine", "clip": {"text": 0.25}},
         },
-        frozen={"trunk": ""},
+        frozen=dict(TRUNKS),
     )  # fmt: skip
     adam = {"name": "adam", "lr": 2e-4, "b1": 0.5, "b2": 0.999, "schedule": "constant"}
     attngan = stage(
@@ -120,7 +122,7 @@ def get_config(word=""):
             "networks": ("effnet_lite0",),
         },
     }
-    return choose(c, word, PRESETS)
+    return choose(c, word, {**PRESETS, **pretrained(c, size=64)})
 
 
 SMALL = {

@@ -5,9 +5,10 @@
 Default: AttnGAN at 64 px, DAMSM from scratch; sized for one GPU. Records without labels contrast with the other captions
 of their own picture. Words after the colon: small (two CPU cores, 32 px), tiny (tests), multi (several labels each, Jaccard
 weights), plain (one branch, no label term), damsm, attngan.
+effnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes, see supcon_jax.config.pretrained.
 """
 
-from supcon_jax.config import base, choose, stage, update
+from supcon_jax.config import TRUNKS, base, choose, pretrained, stage, update
 
 
 def get_config(word=""):
@@ -37,7 +38,7 @@ def get_config(word=""):
         optim={
             "model": {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine", "clip": {"text": 0.25}},
         },
-        frozen={"trunk": ""},
+        frozen=dict(TRUNKS),
     )  # fmt: skip
     adam = {"name": "adam", "lr": 2e-4, "b1": 0.5, "b2": 0.999, "schedule": "constant"}
     attngan = stage(
@@ -67,7 +68,7 @@ def get_config(word=""):
             "networks": (),  # ("effnet_lite0",) once it is fetched
         },
     }
-    return choose(c, word, PRESETS)
+    return choose(c, word, {**PRESETS, **pretrained(c, size=64)})
 
 
 SMALL = {

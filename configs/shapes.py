@@ -9,9 +9,10 @@ minutes), plain (one branch, no label term), twin (captions, labels shuffled aga
 dmgan, dfgan, ssagan (that GAN after the damsm stage, which is skipped where it is finished), galip (that GAN after the stage
 clip_heads, around any CLIP with a vision transformer, with --config.clip_heads.frozen.clip=FILE: none ships), flow (flow
 matching in the GAN's place, for as long), classifier (the scorer of attributes), damsm, attngan.
+effnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes, see supcon_jax.config.pretrained.
 """
 
-from supcon_jax.config import base, choose, stage, update
+from supcon_jax.config import TRUNKS, base, choose, pretrained, stage, update
 
 GROUPS = (("shape", 8), ("colour", 8), ("row", 3), ("col", 3), ("size", 2))
 
@@ -45,6 +46,7 @@ def get_config(word=""):
             "text": {"net": "rnn", "embed": 64, "width": 64, "rnn": "lstm", "dropout": 0.1},
         },
         optim={"model": {"name": "adam", "lr": 2e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine", "clip": {"text": 0.25}}},
+        frozen=dict(TRUNKS),
     )  # fmt: skip
     attngan = stage(
         c,
@@ -186,7 +188,7 @@ def get_config(word=""):
             "networks": ("shapes_classifier",),
         },
     }  # fmt: skip
-    return choose(c, word, PRESETS)
+    return choose(c, word, {**PRESETS, **pretrained(c, size=64)})
 
 
 SEVERAL = {"args": {"label_mode": "any", "class_mask": False}}

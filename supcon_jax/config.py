@@ -74,6 +74,29 @@ def stage(config: ConfigDict, **recipe) -> dict:
     return {**shared, **recipe}
 
 
+TRUNKS = {"trunk": "", "text_trunk": "", "clip_act": "quick_gelu", "clip_vocab": ""}  # `frozen` of a stage of encoders
+
+
+def pretrained(config: ConfigDict, size: int) -> dict:
+    """Presets that put pretrained networks in the place of stage 1's encoders; codes stay as long as the config has them.
+
+    effnet: pictures, by EfficientNet-Lite0; minilm: captions, by MiniLM; clip: both, by CLIP. All fixed, under linear layers
+    that learn. Given after the words that set sizes. size: of the pictures that EfficientNet-Lite0 sees.
+    """
+    nets, name = config.damsm.nets, "damsm"
+    dim, width = nets.image.get_oneway_ref("dim"), nets.text.get_oneway_ref("width")
+    fixed = {"frozen": True}
+    text = {"net": "bert", "width": dim, **fixed}
+    return {
+        "effnet": {name: {"nets": {"=image": {"net": "effnet_lite0", "dim": width, "size": size, **fixed}}}},
+        "minilm": {"data": {"words": 32}, name: {"nets": {"=text": text}}},
+        "clip": {
+            "data": {"words": 32},
+            name: {"nets": {"=image": {"net": "clip_image", "dim": width, **fixed}, "=text": {**text, "net": "clip_text"}}},
+        },
+    }  # fmt: skip
+
+
 def choose(config: ConfigDict, word: str, presets: Mapping[str, Mapping]) -> ConfigDict:
     """Applies the words after the colon, comma separated, in order; a word may name a stage: then only that one runs.
 

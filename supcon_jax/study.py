@@ -8,7 +8,7 @@ and call once more without them for the tables.
 A study file gives get_study(), a dict of plain data:
     title; config ("configs/shapes.py:quick"); seeds; stage: the one that is scored, one of the config's stages.
     variants: {name: {config key: value}}; all: the same for every variant. "first." and "last." at the beginning of a
-        key stand for the config's first stage and the scored one.
+        key stand for the config's first stage and the scored one; the key "words" adds words to those of the config.
     metrics: names or patterns ("generation/fid_*"); of another stage "damsm:matching/real_r_precision" ("first:", "last:").
         "seconds": wall clock of that stage, training and scoring (not told of a run that was stopped in between).
     reference: the variant that every other is compared with, seed by seed.
@@ -100,7 +100,9 @@ def configured(study: dict, variant: str, seed: int, workdir: epath.Path) -> dic
     """The plain config of one run. Raises UserError: a key or value that the config does not have."""
     shared = {"cache": workdir / "features", **study["all"]}  # the reals are measured once for all runs
     settings = {key: str(value) for key, value in {**shared, **study["variants"][variant], "seed": seed}.items()}
-    return configs.plain(configs.override(configs.load(study["config"]), settings))
+    more = settings.pop("words", "")
+    path = study["config"] + ("," if ":" in study["config"] else ":") * bool(more) + more
+    return configs.plain(configs.override(configs.load(path), settings))
 
 
 # ---- running

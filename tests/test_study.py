@@ -55,6 +55,16 @@ def ran(tmp_path_factory):
     return folder, file
 
 
+def test_a_variant_may_add_words_to_the_config(tmp_path):
+    variants = {"plain": {"words": "plain", "batch": 4}, "as_it_is": {}}
+    found = study.load(written(tmp_path, {"variants": variants, "reference": "as_it_is"}))
+    plain, usual = (study.configured(found, name, 0, epath.Path(tmp_path)) for name in variants)
+    assert plain["scl"] == 0 and plain["attngan"]["args"]["branches"] == 1 and plain["batch"] == 4
+    assert usual["scl"] == 1 and usual["attngan"]["args"]["branches"] == 2
+    found["config"] = "configs/shapes.py"
+    assert study.configured({**found, "all": {}}, "plain", 0, epath.Path(tmp_path))["scl"] == 0
+
+
 @pytest.mark.slow  # four runs
 def test_every_variant_is_run_with_every_seed(ran):
     folder, _ = ran

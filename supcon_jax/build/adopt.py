@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from supcon_jax import core
-from supcon_jax.build import clip, stage
+from supcon_jax.build import clip, stage, trunks
 from supcon_jax.build.datasets import Data, mesh_of, vocabulary
 from supcon_jax.config import UserError
 from supcon_jax.convert import attngan, damsm, dfgan, dmgan, galip, inception, kinds, rename, ssagan, tensors
@@ -171,7 +171,7 @@ def read_clip(config: dict, file) -> tuple[str, dict, dict, str]:
 
     Raises UserError: the config has no such stage, or as clip.load does.
     """
-    name = next((name for name in config["stages"] if "clip_act" in section(config, name).get("frozen", {})), None)
+    name = next((name for name in config["stages"] if "clip" in section(config, name).get("frozen", {})), None)
     if name is None:
         raise UserError(f"{file} holds CLIP: its activation and vocabulary come from a config with a stage that works with "
                         "one, such as --config=configs/cub.py:galip")
@@ -215,9 +215,8 @@ def towers(config: dict, name: str, workdir: epath.Path, tree: dict, about: dict
         told = {"nets": {"clip": about["nets"]["clip"]}, "vocab": about["vocab"]}
         return {"clip": jax.tree.map(jnp.asarray, tree["clip"])}, {"clip": told}, {"clip": sha}
     if "gen" not in tree:
-        image = {"params": tree["params"].get("image", {}), "batch_stats": tree["stats"].get("image", {})}
-        _, trunk = split_trunk(image, config[name]["nets"]["image"].get("frozen", False))
-        return ({"trunk": jax.tree.map(jnp.asarray, trunk)}, own, {"trunk": sha}) if trunk else ({}, own, {})
+        trees = {key: trunk for key, (_, trunk) in parted(config, name, tree).items() if trunk}
+        return jax.tree.map(jnp.asarray, trees), own | trunks.told(about["nets"]), dict.fromkeys(trees, sha)
     found, said, hashes = stage.load_frozen(config, name, workdir)
     text = found["damsm"]["params"]["text"]
     if jax.tree.structure(text) != jax.tree.structure(tree["text"]) or not all(
@@ -238,14 +237,24 @@ def restored(config: dict, name: str, task: core.Task, tree: dict, step: int = 0
 
 
 def owned(config: dict, name: str, tree: dict) -> dict[str, dict]:
-    """Variables by owner in a weight file's tree: "model", or "gen" and maybe "disc"; a frozen trunk belongs to nobody."""
+    """Variables by owner in a weight file's tree: "model", or "gen" and maybe "disc"; frozen trunks belong to nobody."""
     if "gen" in tree:
         return {key: both(tree[key]["params"], tree[key].get("stats", {})) for key in ("gen", "disc") if key in tree}
-    params, stats = tree["params"], tree["stats"]
-    if config[name]["nets"]["image"].get("frozen"):
-        image, _ = split_trunk({"params": params["image"], "batch_stats": stats["image"]}, True)
-        params, stats = params | {"image": image["params"]}, {"image": image.get("batch_stats", {})}
+    params, stats = dict(tree["params"]), dict(tree["stats"])
+    for key, (encoder, _) in parted(config, name, tree).items():
+        params[trunks.OF[key]] = encoder["params"]
+        stats |= {"image": encoder.get("batch_stats", {})} if key == "trunk" else {}
     return {"model": both(params, stats)}
+
+
+def parted(config: dict, name: str, tree: dict) -> dict[str, tuple[dict, dict]]:
+    """(encoder, its trunk) of trained encoders whose trunk is fixed, by the trunk's key."""
+    found = {}
+    for key, of in trunks.OF.items():
+        if of in tree["params"] and trunks.fixed(config, name, key):
+            stats = {"batch_stats": tree["stats"]["image"]} if of == "image" else {}
+            found[key] = split_trunk({"params": tree["params"][of]} | stats, True)
+    return found
 
 
 def fitted(own: dict, like: dict, owner: str, what: str) -> dict:

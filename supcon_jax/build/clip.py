@@ -101,8 +101,8 @@ def check(config: dict, name: str, module: CLIP, about: dict) -> None:
                         "use one for both stages")
 
 
-def fitted(options: dict, towers: dict) -> dict:
-    """Options of a net of GALIP's with what follows from the tower that it works with: its grid and width."""
+def fitted(options: dict, key: str, towers: dict) -> dict:
+    """Options of the net `key` of GALIP's with what follows from the tower that it works with: its grid and width."""
     image = towers["clip"]["nets"]["clip"]["image"]
     more = {"grid": image["side"] // image["patch"]}
     return {**options, **more, **({"clip": image["width"]} if options["net"] == "galip_g" else {})}

@@ -154,9 +154,10 @@ def frozen_shapes(config: dict, name: str, workdir: epath.Path) -> tuple[dict, d
         if key == "clip" and not place.startswith("stage:"):
             trees[key], about[key] = clip.load(config, name)[:2] if place else clip.shapes()
             continue
-        if key == "trunk":
-            if config[name]["nets"]["image"]["frozen"]:
-                trees[key] = trunks.shapes(config, name)
+        if key in trunks.OF:
+            if found := trunks.drawn(config, name, key):
+                tree, about[key] = found
+                trees |= {key: tree} if trunks.fixed(config, name, key) else {}
         elif place and not place.startswith("stage:"):
             trees[key], about[key], _ = weights.load(place, key)
         elif upstream in config:

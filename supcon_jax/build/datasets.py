@@ -16,6 +16,7 @@ from supcon_jax.data import source as sources
 from supcon_jax.data.bpe import Bpe
 from supcon_jax.data.skipped import Skipped
 from supcon_jax.data.vocab import Vocab
+from supcon_jax.data.wordpiece import WordPiece
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Data:
     taught: sources.Source
     train: sources.Source
     test: sources.Source
-    vocab: Vocab | Bpe
+    vocab: Vocab | Bpe | WordPiece
     options: dict
     seed: int
     skipped: epath.Path | None = None
@@ -64,12 +65,14 @@ class Data:
         )  # fmt: skip
 
 
-def vocabulary(plain: list | dict) -> Vocab | Bpe:
-    """The vocabulary that a weight file tells: a list of words, or the byte pairs of a CLIP."""
-    return Bpe(**plain) if isinstance(plain, dict) else Vocab(tuple(plain))
+def vocabulary(plain: list | dict) -> Vocab | Bpe | WordPiece:
+    """The vocabulary that a weight file tells: a list of words, the byte pairs of a CLIP, or BERT's word pieces."""
+    if isinstance(plain, list | tuple):
+        return Vocab(tuple(plain))
+    return WordPiece(**plain) if "pieces" in plain else Bpe(**plain)
 
 
-def open_data(config: dict, workdir: epath.Path | None, vocab: Vocab | Bpe | None = None) -> Data:
+def open_data(config: dict, workdir: epath.Path | None, vocab: Vocab | Bpe | WordPiece | None = None) -> Data:
     """Opens both splits and settles the vocabulary.
 
     config: plain config. workdir: keeps vocab.json and skipped.jsonl. vocab: that of pretrained encoders, if any;

@@ -15,7 +15,7 @@ from etils import epath
 from supcon_jax import storage
 from supcon_jax.build import weights
 from supcon_jax.build.datasets import vocabulary
-from supcon_jax.build.names import GENERATORS, net
+from supcon_jax.build.names import GENERATORS, counted, net
 from supcon_jax.build.networks import SHIPPED
 from supcon_jax.config import UserError
 from supcon_jax.data.bpe import Bpe
@@ -159,8 +159,8 @@ def load(source: str, kinds: Sequence[str] = (*GENERATORS, "damsm", "clip_heads"
     tree, about, _ = weights.load(path)
     if "nets" not in about:
         raise UserError(f"{path} holds {about['kind']!r}, which neither draws nor encodes: give it where a config asks for it")
-    vocab = len(about["vocab"])
-    nets = {k: net(o, f"nets.{k}", **({"vocab": vocab} if k == "text" else {})) for k, o in about["nets"].items()}
+    vocab = len(vocabulary(about["vocab"]))
+    nets = {k: net(o, f"nets.{k}", **counted(o, vocab)) for k, o in about["nets"].items()}
     if about["kind"] in GENERATORS:
         nets.pop("image", None)
     return Model(nets, tree, about)

@@ -15,6 +15,10 @@ NETS = {
     "inception": "supcon_jax.nets.inception:ImageEncoder",
     "inception_classifier": "supcon_jax.nets.inception:Classifier",
     "rnn": "supcon_jax.nets.text:TextEncoder",
+    "effnet_lite0": "supcon_jax.nets.pretrained:effnet_lite0",
+    "clip_image": "supcon_jax.nets.pretrained:clip_image",
+    "bert": "supcon_jax.nets.pretrained:bert",
+    "clip_text": "supcon_jax.nets.pretrained:clip_text",
     "attngan_g": "supcon_jax.nets.attngan:Generator",
     "attngan_d": "supcon_jax.nets.attngan:Discriminator",
     "dmgan_g": "supcon_jax.nets.dmgan:Generator",
@@ -66,6 +70,11 @@ def net(options: Mapping, where: str, precision: str = "f32", **more):
     options = {key: frozen(value) for key, value in options.items()}
     kind = resolve(NETS, options.pop("net", None), f"config.{where}.net")
     return call(kind, where, dtype=DTYPES[precision], **options, **more)
+
+
+def counted(options: Mapping, words: int) -> dict:
+    """What a net needs to know of the vocabulary: its size, if its token vectors are its own."""
+    return {"vocab": words} if options["net"] == "rnn" else {}
 
 
 def frozen(value):

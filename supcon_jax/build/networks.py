@@ -48,25 +48,35 @@ def made(name: str, path: str) -> Network:
     return NETWORKS[name](path)
 
 
-def effnet_lite0(path: str) -> Network:
+def effnet_file(path: str, key: str = "networks.effnet_lite0"):
+    """The file of EfficientNet-Lite0: the one given, else the fetched one. key: of the config, for messages.
+
+    Raises UserError: it is not there.
+    """
     if path and not storage.place(path).is_file():
-        raise UserError(f"--config.networks.effnet_lite0={path}: no such file; leave it empty for the fetched one")
+        raise UserError(f"--config.{key}={path}: no such file; leave it empty for the fetched one")
     found = sorted(pathlib.Path(fetch.home(), "effnet_lite0").glob("**/*.pth")) if not path else [storage.place(path)]
     if not found or not found[0].is_file():
         raise UserError("the EfficientNet-Lite0 weights are missing: python -m supcon_jax.data.fetch effnet_lite0")
+    return found[0]
+
+
+def effnet_lite0(path: str) -> Network:
+    file = effnet_file(path)
     module = EfficientNetLite0()
-    variables = converted(module, found[0], efficientnet.lite0(), EFFNET_SIDE)
+    variables = converted(module, file, efficientnet.lite0(), EFFNET_SIDE)
 
     @jax.jit
     def features(images):
-        return module.apply(variables, bilinear(images.astype(jnp.float32), (EFFNET_SIDE, EFFNET_SIDE)))
+        taps = module.apply(variables, bilinear(images.astype(jnp.float32), (EFFNET_SIDE, EFFNET_SIDE)))
+        return taps["1280"], taps["logits"]
 
     @jax.jit
     def maps(images):
         x = bilinear(images.astype(jnp.float32), (EFFNET_SIDE, EFFNET_SIDE))
         return layers(module, variables, x, lambda part: part.name in EFFNET_LAYERS)
 
-    sha = tensors.sha256(found[0])
+    sha = tensors.sha256(file)
     return Network("effnet_lite0", sha, EFFNET_SIDE, "bilinear, half-pixel", features, maps=maps)
 
 

@@ -14,7 +14,7 @@ from etils import epath
 from supcon_jax import core, hosts, shard, storage
 from supcon_jax.build import clip, evaluations, trunks, weights
 from supcon_jax.build.datasets import Data, mesh_of, open_data, vocabulary
-from supcon_jax.build.names import GENERATORS, call, frozen, net, resolve
+from supcon_jax.build.names import GENERATORS, call, counted, frozen, net, resolve
 from supcon_jax.config import UserError, difference, digest
 from supcon_jax.convert import tensors
 from supcon_jax.gans import GANS
@@ -67,7 +67,8 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     Raises UserError: a bad name or argument, missing pretrained weights, unusable data.
     """
     section, folder = config[name], workdir / name
-    towers, about_towers, hashes = (towers or load_frozen)(config, name, workdir)
+    load = towers or load_frozen
+    towers, about_towers, hashes = load(config, name, workdir)
     told = [about["vocab"] for about in about_towers.values() if "vocab" in about]
     data = open_data(config, workdir, vocabulary(told[0]) if told else None)
     nets = build_nets(config, name, data, about_towers)
@@ -77,7 +78,7 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     epoch = max(1, len(data.train) // batch)
     about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, sums, mesh)
     task = make_task(config, name, nets, about)
-    task = trunks.begun(task, config, name) if section["frozen"].get("start") else task
+    task = trunks.begun(task, config, name) if load is load_frozen else task
     check_labels(section["args"], data, name)
     measure = evaluations.Context(config, name, folder, task, towers, hashes, data, mesh)
     run = loop.Run(
@@ -115,8 +116,7 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
     nets = {}
     for kind in ("damsm", "clip"):
         for key, options in towers.get(kind, {}).get("nets", {}).items():
-            more = {"vocab": len(data.vocab)} if key == "text" else {}
-            nets[key] = net(options, f"{name}.frozen.{kind}", precision, **more)
+            nets[key] = net(options, f"{name}.frozen.{kind}", precision, **counted(options, len(data.vocab)))
     if "clip" in nets:
         clip.check(config, name, nets["clip"], towers["clip"])
     for key, options in own_nets(section, towers).items():
@@ -127,7 +127,7 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
             sizes = section["nets"]["gen"]["sizes"]
             nets[key] = tuple(net(options, f"{name}.nets.disc", precision, size=size) for size in sizes)
             continue
-        more = {"vocab": len(data.vocab)} if options["net"] == "rnn" else {}
+        more = counted(options, len(data.vocab))
         more = {"classes": data.classes} if options["net"] == "inception_classifier" else more
         nets[key] = net(options, f"{name}.nets.{key}", precision, **more)
     return nets
@@ -135,8 +135,8 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
 
 def own_nets(section: dict, towers: dict) -> dict:
     """The options of a stage's own nets, by key, with what follows from its frozen towers."""
-    galip = "clip" in towers
-    return {key: clip.fitted(options, towers) if galip else options for key, options in section["nets"].items()}
+    fitted = clip.fitted if "clip" in towers else trunks.fitted
+    return {key: fitted(options, key, towers) for key, options in section["nets"].items()}
 
 
 def told_nets(section: dict, towers: dict) -> dict:
@@ -158,9 +158,10 @@ def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dic
         if key == "clip" and not place.startswith("stage:"):
             trees[key], about[key], hashes[key] = clip.load(config, name)
             continue
-        if key == "trunk":
-            if config[name]["nets"]["image"]["frozen"]:
-                trees[key], hashes[key] = trunks.load(config, name, place)
+        if key in trunks.OF:
+            if found := trunks.load(config, name, key):
+                tree, about[key], hashes[key] = found
+                trees |= {key: tree} if trunks.fixed(config, name, key) else {}
             continue
         if not place:
             raise UserError(
@@ -245,12 +246,12 @@ def write_record(state, values, bits: str, *, config, name, folder) -> None:
 
 
 def export_damsm(state, towers):
-    """Both encoders, with the frozen trunk put back, so that the file stands alone."""
-    from supcon_jax.methods.damsm import join_trunk
+    """Both encoders, with their frozen trunks put back, so that the file stands alone."""
+    from supcon_jax.methods import damsm
 
     params, stats = state.params["model"], state.stats["model"]["image"]
-    image = join_trunk(params["image"], stats, towers)
-    return {"params": {"image": image["params"], "text": params["text"]}, "stats": {"image": image["batch_stats"]}}
+    image, text = damsm.image_variables(params["image"], stats, towers), damsm.text_variables(params["text"], towers)
+    return {"params": {"image": image["params"], "text": text["params"]}, "stats": {"image": image["batch_stats"]}}
 
 
 def export_generator(state, towers):

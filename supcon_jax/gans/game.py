@@ -66,7 +66,7 @@ def matching_terms(nets, frozen, fakes, words, sentence, batch, about, options, 
         return 0.0, {}
     v = fakes.shape[1]
     regions, code = branch_codes(nets, frozen, fakes)
-    total, metrics, watch = 0.0, vitals.spreads(fake=code), Watch(about.sums)
+    total, metrics, watch = 0.0, vitals.spreads(batch["index"][:, :v], fake=code), Watch(about.sums)
     for b in range(v if options["damsm_weight"] else 0):
         mask = match.mask(batch["label"][:, b], options["label_mode"]) if options["class_mask"] else {}
         w0, w1 = match.words(

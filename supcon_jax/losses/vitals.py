@@ -51,6 +51,27 @@ def spread(codes):
     return jnp.sqrt(jnp.mean(jnp.sum(jnp.square(u - u.mean(0, keepdims=True)), axis=1))).astype(jnp.float32)
 
 
-def spreads(**codes):
-    """`spread` of each, as NAME_spread."""
-    return {f"{name}_spread": spread(x) for name, x in codes.items()}
+def pair_distance(codes, index):
+    """How far the two branches' codes of a row stand from each other, as a share of how far any two codes do.
+
+        sqrt( mean_i |u_i0 - u_i1|^2 / mean_jk |u_j - u_k|^2 ),   i: rows whose branches show different records
+
+    Branches share a label: near 0 a whole class is one point, whatever its captions say; 1 where labels play no role.
+
+    codes: [n, 2, d], made unit here; index: i32[n, 2]. Returns f32[], 1 where no row has two records.
+    """
+    u = unit(jax.lax.stop_gradient(codes).astype(wide(codes)))
+    other = (index[:, 0] != index[:, 1]).astype(u.dtype)
+    apart = jnp.sum(other * jnp.sum(jnp.square(u[:, 0] - u[:, 1]), axis=1)) / jnp.maximum(other.sum(), 1)
+    any_two = 2 * jnp.mean(jnp.sum(jnp.square(u - u.mean((0, 1), keepdims=True)), axis=2))
+    share = jnp.sqrt(apart / jnp.where(any_two > 0, any_two, 1))
+    return jnp.where(other.sum() > 0, share, 1).astype(jnp.float32)
+
+
+def spreads(index, **codes):
+    """`spread` of each, as NAME_spread; of two branches [n, 2, d] also `pair_distance`, as NAME_pair_distance.
+
+    index: i32[n, v], the branches' records.
+    """
+    out = {f"{name}_spread": spread(x) for name, x in codes.items()}
+    return out | {f"{name}_pair_distance": pair_distance(x, index) for name, x in codes.items() if x.shape[1] == 2}

@@ -94,7 +94,7 @@ def clip_heads(
         pictures = views.flip(pictures, jax.random.fold_in(key, 1)) if flip else pictures
         code, sentence = see(own, frozen, merge(pictures))[1], listen(own, frozen, merge(rows["text"]))[1]
         code, sentence = (x.reshape(-1, branches, dim) for x in (code, sentence))
-        total, metrics = matching(code, sentence, rows["label"])
+        total, metrics = matching(code, sentence, rows["label"], rows["index"])
         if scl:
             logits = LabelHead(about.classes).apply({"params": own["label_head"]}, code) if "label_head" in own else None
             value, parts = terms.label_term(
@@ -104,8 +104,8 @@ def clip_heads(
             total, metrics = total + scl * value, metrics | parts
         return total, Aux(metrics, {}, state.memory)
 
-    def matching(code, sentence, label):
-        total, metrics, watch = 0.0, vitals.spreads(image=code, text=sentence), Watch(about.sums)
+    def matching(code, sentence, label, index):
+        total, metrics, watch = 0.0, vitals.spreads(index, image=code, text=sentence), Watch(about.sums)
         for b in range(branches):
             mask = match.mask(label[:, b], label_mode) if class_mask else {}
             s0, s1 = match.sentences(code[:, b], sentence[:, b], **mask, gamma=gamma, sums=watch.of(label[:, b]))

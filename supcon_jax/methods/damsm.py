@@ -40,7 +40,8 @@ def damsm(
     L_SCL: in the spirit of arXiv 2412.03957 (whose exact form is not public): inter-modal and inner-modal SupCon, or what
     `term` names in its place.
 
-    nets: "image" -> (regions [n, r, d], code [n, d]), "text" -> (words [n, t, d], sentence [n, d]).
+    nets: "image" -> (regions [n, r, d], code [n, d]), "text" -> (words [n, t, d], sentence [n, d]). The trunk of one that says
+        it is frozen is read from frozen["trunk"] (of the image) or frozen["text_trunk"].
     branches: 1 or 2; how many of the batch's pairs are used.
     scl: weight of the label term; 0 leaves it out of the program.
     term: which one, a key of losses.terms.TERMS. The linear head of "label_head" reads the images' codes and is trained
@@ -61,7 +62,7 @@ def damsm(
         picture = views.signed(batch["image"][:, 0])
         image = nets["image"].init(k1, picture, train=False)
         text = nets["text"].init(k2, batch["text"][:, 0], batch["text_len"][:, 0], train=False)
-        image, _ = split_trunk(image, nets["image"].frozen)
+        image, text = (split_trunk(tree, held(nets[name]))[0] for name, tree in (("image", image), ("text", text)))
         params = {"image": image["params"], "text": text["params"]}
         if scl and term == "label_head":
             head = LabelHead(about.classes).init(jax.random.fold_in(key, 3), jnp.zeros((1, nets["text"].width)))
@@ -75,13 +76,14 @@ def damsm(
             dropout, mirror = jax.random.split(key)
             pictures = views.signed(rows["image"])
             pictures = views.flip(pictures, mirror) if flip else pictures
-            variables = join_trunk(own["image"], stats, frozen)
+            variables = image_variables(own["image"], stats, frozen)
             image, new = nets["image"].apply(variables, merge(pictures), train=True, mutable=["batch_stats"])
+            variables = text_variables(own["text"], frozen)
             text = nets["text"].apply(
-                {"params": own["text"]}, merge(rows["text"]), merge(rows["text_len"]), train=True, rngs={"dropout": dropout}
+                variables, merge(rows["text"]), merge(rows["text_len"]), train=True, rngs={"dropout": dropout}
             )
             codes = tuple(x.reshape(-1, branches, *x.shape[1:]) for x in (*image, *text))
-            return codes, split_trunk(new, nets["image"].frozen)[0].get("batch_stats", {})
+            return codes, split_trunk(new, held(nets["image"]))[0].get("batch_stats", {})
 
         return encode
 
@@ -106,7 +108,8 @@ def damsm(
         return terms.Seen(code, sentence, label, index, regions, words, text_len, logits=logits)
 
     def matching(codes, batch):
-        total, metrics, watch = 0.0, vitals.spreads(image=codes[1], text=codes[3]), Watch(about.sums)
+        total, watch = 0.0, Watch(about.sums)
+        metrics = vitals.spreads(batch["index"][:, :branches], image=codes[1], text=codes[3])
         for b in range(branches):
             mask = match.mask(batch["label"][:, b], label_mode) if class_mask else {}
             regions, code, words, sentence = (x[:, b] for x in codes)
@@ -125,29 +128,39 @@ def heads(nets):
     """"image" and "text" of trained encoders: what evaluation and the GAN stage read."""
 
     def image(state, frozen, batch, key):
-        variables = join_trunk(state.params["model"]["image"], state.stats["model"]["image"], frozen)
+        variables = image_variables(state.params["model"]["image"], state.stats["model"]["image"], frozen)
         return nets["image"].apply(variables, views.signed(batch["image"]), train=False)
 
     def text(state, frozen, batch, key):
-        return nets["text"].apply({"params": state.params["model"]["text"]}, batch["text"], batch["text_len"])
+        variables = text_variables(state.params["model"]["text"], frozen)
+        return nets["text"].apply(variables, batch["text"], batch["text_len"])
 
     return {"image": image, "text": text}
 
 
+def held(net) -> bool:
+    """Whether a net's trunk is fixed; many have none."""
+    return getattr(net, "frozen", False)
+
+
+def image_variables(params, stats, frozen):
+    """Variables of the image encoder."""
+    return join_trunk({"params": params, "batch_stats": stats}, frozen.get("trunk"))
+
+
+def text_variables(params, frozen):
+    """Variables of the text encoder."""
+    return join_trunk({"params": params}, frozen.get("text_trunk"))
+
+
 def split_trunk(variables, frozen: bool):
-    """Variables of the image encoder without and with only its trunk; a trunk that trains stays where it is."""
+    """Variables of an encoder without and with only its trunk; a trunk that trains stays where it is."""
     if not frozen:
         return variables, EMPTY
     own = {kind: {name: x for name, x in tree.items() if name != "trunk"} for kind, tree in variables.items()}
     return own, {kind: tree["trunk"] for kind, tree in variables.items() if "trunk" in tree}
 
 
-def join_trunk(params, stats, frozen):
-    """Variables of the image encoder, its frozen trunk put back where there is one."""
-    trunk = frozen.get("trunk")
-    if trunk is None:
-        return {"params": params, "batch_stats": stats}
-    return {
-        "params": {**params, "trunk": trunk["params"]},
-        "batch_stats": {**stats, "trunk": trunk["batch_stats"]},
-    }
+def join_trunk(variables, trunk):
+    """Variables of an encoder, its frozen trunk put back where there is one."""
+    return variables | {kind: {**variables.get(kind, {}), "trunk": tree} for kind, tree in (trunk or {}).items()}

@@ -195,10 +195,14 @@ class CLIP(nn.Module):
 
 
 def made(image, text, dtype: DType = None) -> CLIP:
-    """CLIP from the fields of its towers as plain mappings; an image tower without `patch` is a ResNet."""
-    image = {key: tuple(value) if isinstance(value, list) else value for key, value in image.items()}
-    tower = ImageTransformer if "patch" in image else ImageResNet
-    return CLIP(tower(**image, dtype=dtype), TextTransformer(**text, dtype=dtype))
+    """CLIP from the fields of its towers as plain mappings."""
+    return CLIP(image_tower(image, dtype), TextTransformer(**text, dtype=dtype))
+
+
+def image_tower(fields, dtype: DType = None) -> ImageTransformer | ImageResNet:
+    """An image tower from its fields; one without `patch` is a ResNet."""
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return (ImageTransformer if "patch" in fields else ImageResNet)(**fields, dtype=dtype)
 
 
 # embed, side, then width, depth, heads, patch of the image tower (width and depths of a ResNet), then of the text tower

@@ -35,8 +35,8 @@ class Attention(nn.Module):
 
     heads: must divide the width of x; features: width of the result, that of x if 0; deviation: standard deviation of
     the initial kernel of the last layer.
-    x: [n, t, d], keys and values; query: [n, q, d], x itself if left out; mask: bool[q, t],
-    True where a query may look. Returns [n, q, features]. Softmax in float32 or wider.
+    x: [n, t, d], keys and values; query: [n, q, d], x itself if left out; mask: bool[q, t] or bool[n, q, t] (axes of length
+    one stand for all), True where a query may look. Returns [n, q, features]. Softmax in float32 or wider.
     """
 
     heads: int
@@ -58,7 +58,7 @@ class Attention(nn.Module):
         wide = jnp.promote_types(q.dtype, jnp.float32)
         logits = jnp.einsum("nqhd,nthd->nhqt", q * (d // self.heads) ** -0.5, k, preferred_element_type=wide)
         if mask is not None:
-            logits = jnp.where(mask[None, None], logits, jnp.finfo(wide).min)
+            logits = jnp.where(mask[..., None, :, :], logits, jnp.finfo(wide).min)
         weight = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
         h = jnp.einsum("nhqt,nthd->nqhd", weight, v).reshape(*q.shape[:2], d)
         return nn.Dense(self.features or d, kernel_init=init.normal(self.deviation or d**-0.5), dtype=self.dtype,

@@ -15,6 +15,7 @@ PATIENCE = 5  # logs in a row that a sign has to hold: healthy runs touch a boun
 AT_CHANCE = 0.98  # of ln(keys), and all above it, where random codes stand at a high scale; healthy below from the second log
 ALIKE = 0.1  # diversity of the fakes beside the reals: healthy 0.15 (DF-GAN at step 10), later 0.38 to 2.2
 CLOSE = 0.1  # spread of codes, a mean cosine of 0.99: healthy 0.16 (texts at step 10) and more, later 0.8 to 0.97
+CLASS = 0.5  # distance of a pair beside any two: healthy 0.6 and more; 0.17 to 0.47 under ten times the label term
 WON = 0.02  # discriminator's loss as a share of that without an opinion: healthy 0.24 and more
 BLIND = 0.01  # distance of that share from 1, where all logits are 0: healthy ones come near, even above, but do not stay
 SATURATED = 50.0  # percent of values at either end, beyond those of the reals (white backgrounds): healthy up to 36
@@ -55,6 +56,11 @@ SIGNS = (
     Sign(
         "*_spread", lambda x, near: x < CLOSE, "codes of different rows are nearly one (collapse)",
         "lower the learning rate, raise the temperature, or look whether the pairs differ",
+    ),
+    Sign(
+        "*_pair_distance", lambda x, near: x < CLASS,
+        "codes of one label are nearly one, whatever their captions say (class collapse)",
+        "lower scl, or raise the temperature or the weight of the matching term",
     ),
     Sign(
         "*/grad_norm*", lambda x, near: x < STILL, "no gradient arrives: this part stands still",

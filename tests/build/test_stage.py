@@ -154,8 +154,10 @@ def test_a_missing_trunk_is_told_in_one_line(tmp_path):
         assert line.startswith("damsm.nets.image.frozen=True needs torchvision's inception_v3_google weights")
         assert f"--config.damsm.frozen.trunk={said} the trunk with --config.damsm.nets.image.frozen=False" in line
         assert "\n" not in line
+    assert stage.load_frozen(plain("damsm.nets.image.frozen=False", path=TRUNK), "damsm", tmp_path) == ({}, {}, {})
     trained = plain("damsm.nets.image.frozen=False", "damsm.frozen.trunk=/nowhere/a.pth", path=TRUNK)
-    assert stage.load_frozen(trained, "damsm", tmp_path) == ({}, {}, {})
+    with pytest.raises(UserError, match=r"^--config\.damsm\.frozen\.trunk=/nowhere/a.pth: no such file; give torchvision's"):
+        stage.load_frozen(trained, "damsm", tmp_path)
 
 
 def test_a_trunk_with_other_keys_is_refused(tmp_path):

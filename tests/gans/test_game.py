@@ -90,7 +90,7 @@ def test_terms_are_those_of_the_double_loops(labels, scene):
     want = expected(scene, batch, weight, weight)
     mode = "jaccard" if labels == "jaccard" else "single"
     total, metrics, _ = terms(scene, batch, label_mode=mode)
-    assert set(metrics) == set(want) | {"fake_spread"} | tiny.census("scl") | tiny.census("sentences")
+    assert set(metrics) == set(want) | {"fake_spread", "fake_pair_distance"} | tiny.census("scl") | tiny.census("sentences")
     assert metrics["scl/contrast_nats"] == pytest.approx((2 * want["inter"] + want["image_image"]) / 3, rel=2e-5)
     mean = np.mean([want[f"s{i}_{b}"] for i in (0, 1) for b in (0, 1)])
     assert metrics["sentences/contrast_nats"] == pytest.approx(mean, rel=2e-5)
@@ -125,7 +125,7 @@ def test_the_other_terms_take_the_place_of_the_label_term(scene):
 def test_weights_of_zero_leave_terms_out(scene):
     total, metrics, _ = terms(scene, damsm_weight=0.0)
     blocks = {"inter", "inner", "image_text", "text_image", "image_image"}
-    assert set(metrics) == {"scl", "fake_spread"} | blocks | tiny.census("scl")
+    assert set(metrics) == {"scl", "fake_spread", "fake_pair_distance"} | blocks | tiny.census("scl")
     assert total == pytest.approx(0.2 * metrics["scl"], rel=1e-6)
     total, metrics, grad = terms(scene, damsm_weight=0.0, scl=0.0)
     assert total == 0 and metrics == {} and not grad.any()

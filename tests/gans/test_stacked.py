@@ -82,7 +82,7 @@ def test_every_term_has_a_name(one):
     disc |= tiny.LOOKS | {f"grad_norm/d{s}" for s in tiny.SIZES}
     gen = {f"d{s}/{t}" for s in tiny.SIZES for t in ("fake", "fake_cond")}
     gen |= {f"{t}_{b}" for t in ("w0", "w1", "s0", "s1") for b in range(2)}
-    gen |= {"kl", "fake_spread", "scl", "inter", "inner", "image_text", "text_image", "image_image"}
+    gen |= {"kl", "fake_spread", "fake_pair_distance", "scl", "inter", "inner", "image_text", "text_image", "image_image"}
     gen |= tiny.census("scl") | tiny.census("sentences")
     names = {f"disc/{n}" for n in disc | {"loss", "grad_norm"}} | {f"gen/{n}" for n in gen | {"loss", "grad_norm"}}
     assert set(metrics) == names | {"skipped", "skipped_in_a_row"}

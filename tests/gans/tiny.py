@@ -176,7 +176,7 @@ def same(a, b):
 
 
 LOOKS = {"diversity", "saturated_percent", "real_saturated_percent"}  # what D tells of the pictures that it was shown
-SPREADS = {"image_spread", "text_spread"}  # what stage 1 tells of its codes
+SPREADS = {f"{code}_{what}" for code in ("image", "text") for what in ("spread", "pair_distance")}  # what stage 1 tells
 
 
 def census(name):

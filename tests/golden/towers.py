@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from golden.nets import Net, pixels
-from supcon_jax.convert import clip, vit
+from supcon_jax.convert import bert, clip, vit
+from supcon_jax.nets.bert import Bert
 from supcon_jax.nets.clip import CLIP, ImageResNet, ImageTransformer, TextTransformer
 from supcon_jax.nets.vit import Headed, ViT
 from supcon_jax.ops.arrays import unit
@@ -48,6 +49,16 @@ def hf_clip(case, config, arrays):
     return Net(CLIP(image, text), clip.huggingface(), run, ("loss", "image_embeds", "text_embeds"), False, True)
 
 
+def hf_bert(case, config, arrays):
+    module = Bert(**{ours: config[theirs] for ours, theirs in bert.FIELDS.items()})
+
+    def run(module, variables, x, train):
+        words, sentence = module.apply(variables, x["input_ids"], x["lengths"])
+        return {"words": words, "sentence": sentence}, {}
+
+    return Net(module, bert.huggingface(), run)
+
+
 def hf_vit(case, config, arrays):
     trunk = ViT(config["image_size"], config["patch_size"], config["hidden_size"], config["num_hidden_layers"],
                 config["num_attention_heads"], config["intermediate_size"], eps=1e-12)
@@ -69,5 +80,5 @@ def tv_vit(case, config, arrays):
     return Net(Headed(trunk, config["num_classes"]), vit.torchvision(), run)
 
 
-NETS = {"openai_clip_vit": openai_clip, "openai_clip_rn": openai_clip, "hf_clip_tiny": hf_clip, "hf_vit_tiny": hf_vit,
-        "tv_vit_tiny": tv_vit}
+NETS = {"openai_clip_vit": openai_clip, "openai_clip_rn": openai_clip, "hf_bert_tiny": hf_bert, "hf_clip_tiny": hf_clip,
+        "hf_vit_tiny": hf_vit, "tv_vit_tiny": tv_vit}

@@ -57,6 +57,28 @@ def test_spread_is_that_of_the_mean_cosine():
     assert float(vitals.spread(jnp.concatenate([jnp.eye(4), -jnp.eye(4)]))) == pytest.approx(1)
 
 
+def test_pair_distance_is_within_rows_beside_all():
+    codes = RNG.normal(size=(6, 2, 5)) + np.array([1, 0, 0, 0, 0])
+    index = np.array([[0, 1], [2, 2], [3, 4], [5, 0], [6, 6], [1, 7]])
+    u = codes / np.linalg.norm(codes, axis=-1, keepdims=True)
+    within = np.mean([np.sum((u[i, 0] - u[i, 1]) ** 2) for i in (0, 2, 3, 5)])
+    flat = u.reshape(12, 5)
+    want = np.sqrt(within / np.mean([np.sum((a - b) ** 2) for a in flat for b in flat]))
+    seen = jax.jit(vitals.spreads)(index, image=jnp.asarray(codes, jnp.float32))
+    assert set(seen) == {"image_pair_distance", "image_spread"}
+    assert float(seen["image_pair_distance"]) == pytest.approx(want, rel=1e-5)
+    classes = jnp.repeat(jnp.eye(6), 2, axis=0).reshape(6, 2, 6)
+    assert float(vitals.pair_distance(classes, index)) < 1e-3  # each class one point
+    assert float(vitals.pair_distance(classes, np.repeat(index[:, :1], 2, 1))) == 1  # two captions of one picture, no class
+    assert float(vitals.pair_distance(jnp.ones((6, 2, 3)), index)) < 1e-3
+    assert set(vitals.spreads(index[:, :1], text=jnp.ones((6, 1, 3)))) == {"text_spread"}
+
+
 def test_nothing_is_taught_by_them():
-    grads = jax.grad(lambda x, y: sum(vitals.looks(x, x).values()) + vitals.spread(y), (0, 1))(FAKES, REAL)
+    records = np.arange(12).reshape(6, 2)
+
+    def told(x, y):
+        return sum(vitals.looks(x, x).values()) + vitals.spread(y) + vitals.pair_distance(y[..., 0, 0, :], records)
+
+    grads = jax.grad(told, (0, 1))(FAKES, REAL)
     assert not any(np.any(g) for g in grads)

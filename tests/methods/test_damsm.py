@@ -82,7 +82,7 @@ def test_branches_and_weights(world):
     alone, _ = metrics_of(made(branches=1, scl=0.0), state, first)
     terms = {"w0_0", "w1_0", "s0_0", "s1_0"}
     assert used == alone == pytest.approx(sum(metrics[name] for name in terms), rel=1e-6)
-    assert set(metrics) == terms | tiny.SPREADS | tiny.census("sentences")
+    assert set(metrics) == terms | {"image_spread", "text_spread"} | tiny.census("sentences")
     value, metrics = metrics_of(made(scl=0.3, inter=0.5, inner=2.0), state, batch)
     assert metrics["scl"] == pytest.approx(0.5 * whole["model/inter"] + 2 * whole["model/inner"], rel=1e-5)
     matched = whole["model/loss"] - whole["model/scl"]

@@ -104,5 +104,5 @@ def test_trunk_is_cut_and_put_back():
     whole = {"params": {"trunk": {"a": 1}, "code": 2}, "batch_stats": {"trunk": {"m": 3}}}
     own, trunk = split_trunk(whole, True)
     assert own == {"params": {"code": 2}, "batch_stats": {}} and trunk == {"params": {"a": 1}, "batch_stats": {"m": 3}}
-    assert join_trunk(own["params"], own["batch_stats"], {"trunk": trunk}) == whole
-    assert split_trunk(whole, False)[0] is whole and join_trunk(whole["params"], whole["batch_stats"], {}) == whole
+    assert join_trunk(own, trunk) == whole
+    assert split_trunk(whole, False)[0] is whole and join_trunk(whole, None) == whole

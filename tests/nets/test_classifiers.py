@@ -10,8 +10,8 @@ from supcon_jax.nets.efficientnet import EfficientNetLite0
 
 def test_efficientnet_lite0_has_the_published_size():
     made = jax.eval_shape(EfficientNetLite0().init_with_output, jax.random.key(0), np.zeros((2, 96, 96, 3), np.float32))
-    (features, logits), variables = made
-    assert features.shape == (2, 1280) and logits.shape == (2, 1000)
+    taps, variables = made
+    assert {tap: x.shape for tap, x in taps.items()} == {"112": (2, 6, 6, 112), "1280": (2, 1280), "logits": (2, 1000)}
     assert sum(a.size for a in jax.tree.leaves(variables["params"])) == 4_652_008
 
 

@@ -85,6 +85,8 @@ BOUNDS = [
     ("disc/d8/blindness", 1.011, 1.0, "is blind"),
     ("model/image_spread", 0.1, 0.0999, "codes of different rows are nearly one"),
     ("gen/fake_spread", 0.1, 0.0999, "codes of different rows are nearly one"),
+    ("model/text_pair_distance", 0.5, 0.499, "class collapse"),
+    ("gen/fake_pair_distance", 0.5, 0.499, "class collapse"),
     ("model/grad_norm/text", 1e-7, 9e-8, "no gradient arrives"),
     ("gen/grad_norm", 1e-7, 0.0, "no gradient arrives"),
 ]
