@@ -218,3 +218,28 @@ def test_inception_is_written_for_scores_and_trunks(tmp_path, monkeypatch, class
             inceptions.loaded(tmp_path / "b.safetensors", shapes[8], 8)
     with pytest.raises(UserError, match="holds 'inception', which neither draws nor encodes"):
         api_load(str(tmp_path / "b.safetensors"))
+
+
+def test_fixed_trunks_go_to_the_towers_and_belong_to_nobody():
+    """Encoders' weights parted as their stage has them: what learns, and the trunks that it is given."""
+    tree = {
+        "params": {
+            "image": {"trunk": {"a": np.ones(1)}, "code": np.zeros(2)},
+            "text": {"trunk": {"b": np.ones(3)}, "words": np.zeros(4)},
+        },
+        "stats": {"image": {"trunk": {"m": np.ones(5)}}},
+    }  # fmt: skip
+    nets = {"image": {"net": "effnet_lite0"}, "text": {"net": "bert", "trunk": {"width": 8}}}
+    about = {"vocab": VOCAB.plain(), "nets": nets}
+    for image, text in ((True, True), (True, False), (False, False)):
+        settings = {"damsm.nets.image.frozen": str(image), "damsm.nets.text.frozen": str(text)}
+        config = plain("configs/emoji.py:tiny,effnet,minilm", **settings)
+        trees, told, hashes = adopt.towers(config, "damsm", None, tree, about, "sha")
+        want = ({"trunk": {"params": {"a": 1}, "batch_stats": {"m": 5}}} if image else {}) | (
+            {"text_trunk": {"params": {"b": 3}}} if text else {})  # fmt: skip
+        assert jax.tree.map(np.size, trees) == want and hashes == dict.fromkeys(want, "sha")
+        assert told["text_trunk"] == {"trunk": {"width": 8}} and told["own"] == {"vocab": VOCAB.plain()}
+        kept = {"image": {} if image else {"trunk": {"a": 1}}, "text": {} if text else {"trunk": {"b": 3}}}
+        params = {"image": {"code": 2} | kept["image"], "text": {"words": 4} | kept["text"]}
+        own = jax.tree.map(np.size, adopt.owned(config, "damsm", tree)["model"])
+        assert own == {"params": params} | ({} if image else {"batch_stats": {"image": {"trunk": {"m": 5}}}})
