@@ -1,13 +1,13 @@
 """Images per second of every stage, compile seconds, peak memory and the share of time spent waiting for input.
 
-    python benchmarks/train.py [--config configs/shapes.py ...] [--steps=30] [--slices=16] [--terms] [--clip=small]
-        [--out=benchmarks/results/train.json]
+    python benchmarks/train.py [--config configs/shapes.py ...] [--steps=30] [--slices=16] [--terms [--batch 8 16 32]]
+        [--clip=small] [--out=benchmarks/results/train.json]
 
 The floor in the same run: the same step fed with one batch that lies on the device already. With --slices, stages that can
 encode in slices are measured again with so many times the batch in so many slices; what that keeps of the images per
 second is 3/4 where all time goes to the encoders and a backward pass costs two forward passes. With --terms, stages with
 two branches are measured again without the label term, and with one branch: a few steps of each in turn, so that all meet
-the same machine, and the median over the rounds. A stage of several configs is measured once. --clip stands for a CLIP
+the same machine, and the median over the rounds; --batch does so at each of these batches. A stage of several configs is measured once. --clip stands for a CLIP
 file where a config asks for one: random weights, of the size of ViT-B/32 or of a small one for 32 px; speed does not
 depend on weights.
 """
@@ -111,9 +111,9 @@ def measure(built: stage.Stage, steps: int) -> dict:
     }  # fmt: skip
 
 
-def compare(plain: dict, name: str, folder: pathlib.Path, steps: int) -> list[dict]:
+def compare(plain: dict, name: str, folder: pathlib.Path, steps: int, batch: int) -> list[dict]:
     """Figures of a stage with and without label term and second branch, without input; the last row is the floor."""
-    made = {kind: ready(stage.build(changed(plain, name, args=more), name, folder, evaluate=False))
+    made = {kind: ready(stage.build(changed(plain, name, args=more, batch=batch), name, folder, evaluate=False))
             for kind, more in TERMS.items()}  # fmt: skip
     each = max(1, steps // ROUNDS)
     times = {kind: [] for kind in made}
@@ -124,10 +124,11 @@ def compare(plain: dict, name: str, folder: pathlib.Path, steps: int) -> list[di
     floor = middle["one branch"]
     return [
         {
-            "stage": name, "terms": kind, "images_per_step": one.built.run.images, "step_ms": round(middle[kind], 2),
+            "stage": name, "terms": kind, "batch": batch, "images_per_step": one.built.run.images, "step_ms": round(middle[kind], 2),
             "step_ms_lowest": round(min(times[kind]), 2), "step_ms_highest": round(max(times[kind]), 2),
             "images_per_s": round(1e3 * one.built.run.images / middle[kind], 1),
             "program_temp_mib": one.temporaries, "of_one_branch": round(middle[kind] / floor, 3),
+            "memory_of_one_branch": round(one.temporaries / made["one branch"].temporaries, 3),
             "of_two_branches": round(middle[kind] / middle["two branches"], 3),
         }
         for kind, one in made.items()
@@ -170,7 +171,8 @@ def rows_of(plain: dict, flags, folder: pathlib.Path, seen: dict):
                 share = round(more["images_per_s"] / row["images_per_s"], 3)
                 yield more | {"slices": flags.slices, "share_of_whole": share}
             if flags.terms and plain[name]["args"].get("branches") == 2:
-                yield from compare(plain, name, folder, flags.steps)
+                for batch in flags.batch or [plain[name]["batch"]]:
+                    yield from compare(plain, name, folder, flags.steps, batch)
         if name != plain["stages"][-1]:  # the next stage needs this one's weights; two steps make them
             short = changed(plain, name, steps=2)
             short["evals"] = {}
@@ -184,6 +186,7 @@ def main():
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--slices", type=int, default=0, help="also with so many times the batch in so many slices")
     parser.add_argument("--terms", action="store_true", help="also without the label term, and with one branch")
+    parser.add_argument("--batch", type=int, nargs="+", help="batches of --terms, the config's own if left out")
     parser.add_argument("--clip", choices=("small", "ViT-B-32"), default="small", help="size of the random CLIP")
     parser.add_argument("--out", default="")
     flags = parser.parse_args()
