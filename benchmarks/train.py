@@ -7,9 +7,9 @@ The floor in the same run: the same step fed with one batch that lies on the dev
 encode in slices are measured again with so many times the batch in so many slices; what that keeps of the images per
 second is 3/4 where all time goes to the encoders and a backward pass costs two forward passes. With --terms, stages with
 two branches are measured again without the label term, and with one branch: a few steps of each in turn, so that all meet
-the same machine, and the median over the rounds; --batch does so at each of these batches. A stage of several configs is measured once. --clip stands for a CLIP
-file where a config asks for one: random weights, of the size of ViT-B/32 or of a small one for 32 px; speed does not
-depend on weights.
+the same machine, and the median over the rounds; --batch does so at each of these batches. A stage of several configs is
+measured once. --clip stands for a CLIP file where a config asks for one: random weights, of the size of ViT-B/32 or of a
+small one for 32 px; speed does not depend on weights.
 """
 
 import argparse
@@ -124,7 +124,8 @@ def compare(plain: dict, name: str, folder: pathlib.Path, steps: int, batch: int
     floor = middle["one branch"]
     return [
         {
-            "stage": name, "terms": kind, "batch": batch, "images_per_step": one.built.run.images, "step_ms": round(middle[kind], 2),
+            "stage": name, "terms": kind, "batch": batch, "images_per_step": one.built.run.images,
+            "step_ms": round(middle[kind], 2),
             "step_ms_lowest": round(min(times[kind]), 2), "step_ms_highest": round(max(times[kind]), 2),
             "images_per_s": round(1e3 * one.built.run.images / middle[kind], 1),
             "program_temp_mib": one.temporaries, "of_one_branch": round(middle[kind] / floor, 3),

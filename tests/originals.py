@@ -52,6 +52,20 @@ def text_encoder():
                                 for way in ("", "_reverse"))]
 
 
+def resnet(depth, classes):
+    """Names of torchvision's ResNets."""
+    counts, bottleneck = {18: ((2, 2, 2, 2), False), 50: ((3, 4, 6, 3), True)}[depth]
+    names = ["conv1.weight", *ends("bn1", of=BN)]
+    for stage, count in enumerate(counts, 1):
+        for i in range(count):
+            block = f"layer{stage}.{i}"
+            for k in range(1, 3 + bottleneck):
+                names += [f"{block}.conv{k}.weight", *ends(f"{block}.bn{k}", of=BN)]
+            if i == 0 and (bottleneck or stage > 1):
+                names += [f"{block}.downsample.0.weight", *ends(f"{block}.downsample.1", of=BN)]
+    return names + (ends("fc") if classes else [])
+
+
 def inception(params, within=""):
     """Names of the trunk whose tree this is: layers of the stem and blocks of branches keep torchvision's names."""
     stem = {"1a": "3x3", "2a": "3x3", "2b": "3x3", "3b": "1x1", "4a": "3x3"}

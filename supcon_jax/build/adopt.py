@@ -16,10 +16,11 @@ from supcon_jax import core
 from supcon_jax.build import clip, stage, trunks
 from supcon_jax.build.datasets import Data, mesh_of, vocabulary
 from supcon_jax.config import UserError
-from supcon_jax.convert import attngan, damsm, dfgan, dmgan, galip, inception, kinds, rename, ssagan, tensors
+from supcon_jax.convert import attngan, damsm, dfgan, dmgan, galip, inception, kinds, rename, resnet, ssagan, tensors
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.methods.damsm import split_trunk
 from supcon_jax.nets.inception import Inception
+from supcon_jax.nets.resnet import ResNet
 from supcon_jax.ops.rows import dense
 
 GENERATORS = {  # kind -> rules of a generator, from its module
@@ -164,6 +165,15 @@ def inception_v3(part: Part) -> tuple[dict, int, list[str]]:
     like = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.float32))
     tree, line = part.fill(inception.torchvision(classes=classes), like)
     return tree, classes, [line]
+
+
+def residual(part: Part) -> tuple[dict, dict, list[str]]:
+    """(a ResNet's weights, its fields, lines about it). Raises UserError: of another build than those known."""
+    told = resnet.fields(part.tensors)
+    side = 32 if told["small"] else 224
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    tree, line = part.fill(resnet.torchvision(told["classes"]), jax.eval_shape(ResNet(**told).init, jax.random.key(0), image))
+    return tree, told, [line]
 
 
 def read_clip(config: dict, file) -> tuple[str, dict, dict, str]:

@@ -17,7 +17,7 @@ from supcon_jax.data.vocab import Vocab
 from supcon_jax.gans import GANS
 
 STAGES = (*GANS, "damsm", "classifier")
-UNUSED = ("resnet", "vit", "efficientnet")  # known by their names only
+UNUSED = ("vit", "efficientnet")  # known by their names only
 # what the published codes do where our configs may do otherwise; their weights were trained so
 PUBLISHED = {
     "attngan": {"attngan.nets.gen.mask": "compat", "damsm.nets.image.align_corners": True},
@@ -159,7 +159,11 @@ def build(config: dict | None, found: Found, source: str) -> tuple[list[Made], l
     if part := found.one("inception"):
         tree, classes, lines = adopt.inception_v3(part)
         made.append(Made("inception", tree, {"kind": "inception", "classes": classes}))
-    if not set(found.parts) - {"inception"}:
+    if part := found.one("resnet"):
+        tree, told, more = adopt.residual(part)
+        lines += more
+        made.append(Made("resnet", tree, {"kind": "resnet", **told}))
+    if not set(found.parts) - {"inception", "resnet"}:
         return made, lines
     if config is None:
         raise UserError(f"--config is missing: {source} holds {', '.join(kinds.KINDS[kind][0] for kind in found.parts)}, "

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from supcon_jax import storage
 from supcon_jax.build import weights
 from supcon_jax.config import UserError
-from supcon_jax.convert import inception, rename, tensors
+from supcon_jax.convert import inception, tensors
 from supcon_jax.evals.protocol import Network
 from supcon_jax.nets.inception import Inception
 from supcon_jax.ops.resize import antialiased, bilinear
@@ -94,8 +94,4 @@ def loaded(path, like, classes: int = 0) -> dict:
 
     classes: 0 leaves the last linear layer out. Raises UserError: another network, or wrong shapes.
     """
-    with storage.local(path) as file:
-        if "about" not in tensors.metadata(file):
-            return rename.load(tensors.read(file), inception.torchvision(classes=classes), like)
-    found = tensors.flatten(weights.load(path, "inception")[0], "/")
-    return rename.load(found, [*([] if classes else [rename.Rule("params/fc/.*", None)]), *rename.OWN], like)
+    return weights.either(path, "inception", inception.torchvision(classes=classes), like, classes)

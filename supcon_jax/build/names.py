@@ -16,6 +16,7 @@ NETS = {
     "inception_classifier": "supcon_jax.nets.inception:Classifier",
     "rnn": "supcon_jax.nets.text:TextEncoder",
     "effnet_lite0": "supcon_jax.nets.pretrained:effnet_lite0",
+    "resnet": "supcon_jax.nets.pretrained:resnet",
     "clip_image": "supcon_jax.nets.pretrained:clip_image",
     "bert": "supcon_jax.nets.pretrained:bert",
     "clip_text": "supcon_jax.nets.pretrained:clip_text",

@@ -4,6 +4,7 @@
 |---|---|---|
 | inception | trunk | needs a file while it is frozen, else begins anew |
 | effnet_lite0 | trunk | the weights that `python -m supcon_jax.data.fetch effnet_lite0` brings |
+| resnet | trunk | needs a file while it is frozen, else begins anew |
 | clip_image | trunk | needs a file |
 | bert | text_trunk | the folder that `python -m supcon_jax.data.fetch minilm` brings |
 | clip_text | text_trunk | needs a file |
@@ -20,20 +21,25 @@ import jax
 import jax.numpy as jnp
 
 from supcon_jax import core, storage
-from supcon_jax.build import clip, inceptions, networks
+from supcon_jax.build import clip, networks, weights
 from supcon_jax.build.names import net
 from supcon_jax.config import UserError
 from supcon_jax.convert import bert as foreign_bert
-from supcon_jax.convert import efficientnet, rename, tensors
+from supcon_jax.convert import efficientnet, inception, rename, resnet, tensors
 from supcon_jax.data import fetch
 from supcon_jax.data.wordpiece import END, PAD, START, UNKNOWN, WordPiece
 from supcon_jax.nets.bert import Bert
 from supcon_jax.nets.efficientnet import EfficientNetLite0
 
-INCEPTION_FILE = "torchvision's inception_v3_google weights (.pth or .safetensors)"
 OF = {"trunk": "image", "text_trunk": "text"}  # key in config.STAGE.frozen -> whose trunk it is
 TEXTS = ("bert", "clip_text")
+ANEW = ("inception", "resnet")  # nets that may also begin with drawn weights
 PRETRAINED = ("effnet_lite0", "clip_image", *TEXTS)
+GOOGLE = "torchvision's inception_v3_google weights (.pth or .safetensors)", "inception", inception.torchvision
+TORCHVISION = {  # net -> what is asked for, its kind after --mode=convert, rules
+    "inception": GOOGLE, "inception_classifier": GOOGLE,
+    "resnet": ("torchvision's weights of that ResNet (.pth or .safetensors)", "resnet", resnet.torchvision),
+}  # fmt: skip
 MINILM = {"vocab": 30522, "length": 512, "width": 384, "depth": 6, "heads": 12, "hidden": 1536, "eps": 1e-12, "act": "gelu"}
 
 
@@ -44,7 +50,7 @@ def load(config: dict, name: str, key: str) -> tuple[dict, dict, str] | None:
     """
     options, place = config[name]["nets"][OF[key]], config[name]["frozen"][key]
     kind = options["net"]
-    if kind not in PRETRAINED and (kind != "inception" or not (options["frozen"] or place)):
+    if kind not in PRETRAINED and not (kind in ANEW and (fixed(config, name, key) or place)):
         return None
     if (kind in TEXTS) != (key == "text_trunk"):
         raise UserError(f"config.{name}.nets.{OF[key]}.net={kind!r} does not read {OF[key]}s")
@@ -58,7 +64,8 @@ def load(config: dict, name: str, key: str) -> tuple[dict, dict, str] | None:
 
 def fixed(config: dict, name: str, key: str) -> bool:
     """Whether a stage's trunk is no part of what learns."""
-    return bool(config[name]["nets"].get(OF[key], {}).get("frozen"))
+    options = config[name]["nets"].get(OF[key], {})
+    return bool(options.get("frozen", options.get("net") in (*PRETRAINED, "resnet")))
 
 
 def fitted(options: dict, key: str, towers: dict) -> dict:
@@ -72,22 +79,23 @@ def told(nets: dict) -> dict:
     return {key: {"trunk": nets[of]["trunk"]} for key, of in OF.items() if "trunk" in nets.get(of, {})}
 
 
-def inception(config: dict, name: str, place: str):
-    if config[name]["nets"]["image"]["frozen"] and (not place or not storage.place(place).is_file()):
+def torchvision(config: dict, name: str, place: str):
+    wanted = TORCHVISION[config[name]["nets"]["image"]["net"]][0]
+    if fixed(config, name, "trunk") and (not place or not storage.place(place).is_file()):
         missing = f" ({place} is missing)" if place else ""
         raise UserError(
-            f"{name}.nets.image.frozen=True needs {INCEPTION_FILE}: give --config.{name}.frozen.trunk=FILE"
+            f"{name}.nets.image.frozen=True needs {wanted}: give --config.{name}.frozen.trunk=FILE"
             f"{missing}, or train the trunk with --config.{name}.nets.image.frozen=False"
         )
-    return torchvision(config, name, "trunk"), {}, tensors.sha256(place)
+    return from_file(config, name, "trunk"), {}, tensors.sha256(place)
 
 
-def torchvision(config: dict, name: str, key: str) -> dict:
-    """Inception's trunk of a stage's image net from the file that config.STAGE.frozen names under `key`."""
-    place = config[name]["frozen"][key]
+def from_file(config: dict, name: str, key: str) -> dict:
+    """The trunk of a stage's image net from the file of torchvision's names that config.STAGE.frozen names under `key`."""
+    place, (wanted, kind, table) = config[name]["frozen"][key], TORCHVISION[config[name]["nets"]["image"]["net"]]
     if not storage.place(place).is_file():
-        raise UserError(f"--config.{name}.frozen.{key}={place}: no such file; give {INCEPTION_FILE}, or leave it empty")
-    return inceptions.loaded(storage.place(place), shapes(config, name))
+        raise UserError(f"--config.{name}.frozen.{key}={place}: no such file; give {wanted}, or leave it empty")
+    return weights.either(storage.place(place), kind, table(), shapes(config, name))
 
 
 def effnet_lite0(config: dict, name: str, place: str):
@@ -128,7 +136,7 @@ def half(tree: dict, about: dict, tower: str) -> tuple[dict, dict]:
 
 
 READ = {
-    "inception": inception, "effnet_lite0": effnet_lite0, "bert": bert,
+    "inception": torchvision, "resnet": torchvision, "effnet_lite0": effnet_lite0, "bert": bert,
     "clip_image": functools.partial(clip_tower, tower="image"), "clip_text": functools.partial(clip_tower, tower="text"),
 }  # fmt: skip
 
@@ -146,7 +154,7 @@ def drawn(config: dict, name: str, key: str) -> tuple[dict, dict] | None:
         return blank(MINILM), {"trunk": MINILM, "vocab": WordPiece((PAD, UNKNOWN, START, END)).plain()}
     if kind in ("clip_image", "clip_text"):
         return half(*clip.shapes(), OF[key])
-    if kind == "effnet_lite0" or kind == "inception" and options["frozen"]:
+    if kind == "effnet_lite0" or kind in ANEW and fixed(config, name, key):
         return shapes(config, name), {}
     return None
 
@@ -160,7 +168,7 @@ def begun(task: core.Task, config: dict, name: str) -> core.Task:
     starts = {(OF[key],): load(config, name, key) for key in OF if key in frozen and not fixed(config, name, key)}
     starts = {path: found[0] for path, found in starts.items() if found}
     if frozen.get("start"):
-        starts[()] = torchvision(config, name, "start")
+        starts[()] = from_file(config, name, "start")
     if not starts:
         return task
 

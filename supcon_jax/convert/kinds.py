@@ -20,7 +20,7 @@ KINDS = {  # kind -> (what it is in words, a name that its files have and no oth
     "dfgan_d": ("DF-GAN's discriminator", r"netD\.DBlocks\.0\.gamma"),
     "clip": ("CLIP", r"visual\.conv1\.weight|vision_model\.embeddings\.patch_embedding\.weight"),
     "inception": ("Inception-v3", r"Conv2d_1a_3x3\.conv\.weight"),
-    "resnet": ("a ResNet, which has no network here yet", r"layer1\.0\.conv1\.weight"),
+    "resnet": ("a ResNet", r"layer1\.0\.conv1\.weight"),
     "vit": ("a vision transformer alone, which no stage works with yet",
             r"encoder\.layers\.encoder_layer_0\.ln_1\.weight|(vit\.)?embeddings\.cls_token"),
     "efficientnet": ("EfficientNet-Lite0, which is read as it is: --config.networks.effnet_lite0=FILE", r"_conv_stem\.weight"),

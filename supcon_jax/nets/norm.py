@@ -20,7 +20,7 @@ class BatchNorm(nn.Module):
     groups: the rows are normalised in so many groups of neighbours, each by its own mean and variance, and the averages
         move once, by the mean of the groups'. It stands for per-device statistics and is the same on any number of
         devices; 1 is the whole global batch.
-    jitter: standard deviation of the initial scale around 1 (0.02 in the GANs, 0 elsewhere).
+    jitter: standard deviation of the initial scale around `start` (0.02 in the GANs, 0 elsewhere).
     affine: with a learned scale and bias.
     clamp: a batch's own variance is raised to eps where it is below, instead of by eps everywhere: what the replicated
         batch norm of SSA-GAN's code does on several devices.
@@ -37,13 +37,14 @@ class BatchNorm(nn.Module):
     groups: int = 1
     affine: bool = True
     clamp: bool = False
+    start: float = 1.0
     dtype: jax.typing.DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x, *, train: bool):
         c, wide = x.shape[-1], jnp.promote_types(x.dtype, jnp.float32)
         if self.affine:
-            scale = self.param("scale", init.normal(self.jitter, 1.0), (c,), jnp.float32)
+            scale = self.param("scale", init.normal(self.jitter, self.start), (c,), jnp.float32)
             bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
         else:
             scale, bias = jnp.ones(c, wide), jnp.zeros(c, wide)

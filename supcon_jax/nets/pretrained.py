@@ -10,7 +10,10 @@ from supcon_jax.nets import clip, init
 from supcon_jax.nets.bert import Bert
 from supcon_jax.nets.blocks import DType
 from supcon_jax.nets.efficientnet import EfficientNetLite0
+from supcon_jax.nets.resnet import ResNet
 from supcon_jax.ops import resize
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels in [0, 1], as torchvision has it
 
 
 class ImageEncoder(nn.Module):
@@ -18,9 +21,9 @@ class ImageEncoder(nn.Module):
 
     The two linear layers of DAMSM's image encoder, Xu et al. 2018, arXiv 1711.10485, section 3.2, on another trunk.
 
-    trunk: EfficientNet-Lite0 (regions: its maps of a sixteenth of the size; code: the mean of its last map) or an image tower
-    of CLIP (its tokens without the class, or its last map; its code). dim: length of regions and code. size: side to
-    which pictures are resized (bilinear). frozen: as in nets.inception.ImageEncoder.
+    trunk: EfficientNet-Lite0 or a ResNet (regions: its last map of a sixteenth of the size; code: the mean of its last one),
+    or an image tower of CLIP (its tokens without the class, or its last map; its code). dim: length of regions and code.
+    size: side to which pictures are resized (bilinear). frozen: as in nets.inception.ImageEncoder.
     image: [n, h, w, 3] in [-1, 1].
     Returns (regions [n, r, dim] in row order, code [n, dim]), float32 or wider.
     """
@@ -33,12 +36,15 @@ class ImageEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, train: bool = False):
-        x = (resize.bilinear(image, (self.size, self.size)) + 1) / 2
+        x, train = (resize.bilinear(image, (self.size, self.size)) + 1) / 2, train and not self.frozen
         if isinstance(self.trunk, EfficientNetLite0):
-            taps = self.trunk(255 * x, train=train and not self.frozen)
+            taps = self.trunk(255 * x, train=train)
             local, pooled = taps["112"], taps["1280"]
+        elif isinstance(self.trunk, ResNet):
+            taps = self.trunk(imagenet(x), train=train)
+            local, pooled = taps["layer3"], taps["pooled"]
         else:
-            local, pooled = self.trunk(clip.standardise(x), train and not self.frozen)
+            local, pooled = self.trunk(clip.standardise(x), train)
             local = local[:, 1:] if isinstance(self.trunk, clip.ImageTransformer) else local
         if self.frozen:
             local, pooled = jax.lax.stop_gradient((local, pooled))
@@ -70,6 +76,12 @@ class TextEncoder(nn.Module):
         return jnp.where(inside[:, :, None], words, 0), sentence
 
 
+def imagenet(x):
+    """Pictures in [0, 1] less the mean of ImageNet's channels, over their deviation."""
+    mean, deviation = (jnp.asarray(value, x.dtype).reshape(1, 1, 1, 3) for value in (MEAN, DEVIATION))
+    return (x - mean) / deviation
+
+
 def adapted(local, pooled, width: int, names, dtype: DType):
     """Both through a linear layer of their own, in float32 or wider; that of `local` has no bias."""
     wide, head = jnp.promote_types(pooled.dtype, jnp.float32), init.lecun
@@ -81,6 +93,12 @@ def adapted(local, pooled, width: int, names, dtype: DType):
 def effnet_lite0(dim: int, size: int = 96, frozen: bool = True, dtype: DType = None) -> ImageEncoder:
     """Image encoder on EfficientNet-Lite0; a size of 32 and more works."""
     return ImageEncoder(EfficientNetLite0(0, dtype), dim, size, frozen, dtype)
+
+
+def resnet(dim: int, size: int = 224, depth: int = 50, width: float = 1.0, small: bool = False, frozen: bool = True,
+           dtype: DType = None) -> ImageEncoder:  # fmt: skip
+    """Image encoder on a ResNet; `small`: with the stem of small pictures."""
+    return ImageEncoder(ResNet(depth, width, small, dtype=dtype), dim, size, frozen, dtype)
 
 
 def clip_image(dim: int, trunk: Mapping, frozen: bool = True, dtype: DType = None) -> ImageEncoder:

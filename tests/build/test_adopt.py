@@ -14,12 +14,13 @@ from data.test_bpe import write as write_merges
 from gans import tiny
 from supcon_jax import config as configs
 from supcon_jax.api import load as api_load
-from supcon_jax.build import adopt, clip, foreign, inceptions, stage, weights
+from supcon_jax.build import adopt, clip, foreign, inceptions, stage, trunks, weights
 from supcon_jax.build.names import net
 from supcon_jax.config import UserError
-from supcon_jax.convert import attngan, damsm, dfgan, dmgan, galip, inception, ssagan
+from supcon_jax.convert import attngan, damsm, dfgan, dmgan, galip, inception, resnet, ssagan
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.nets.inception import Inception
+from supcon_jax.nets.resnet import ResNet
 
 VOCAB = Vocab(["<end>", "a", "red", "bird"])
 # parameters of the published networks, as their code counts them: generator, discriminators
@@ -218,6 +219,34 @@ def test_inception_is_written_for_scores_and_trunks(tmp_path, monkeypatch, class
             inceptions.loaded(tmp_path / "b.safetensors", shapes[8], 8)
     with pytest.raises(UserError, match="holds 'inception', which neither draws nor encodes"):
         api_load(str(tmp_path / "b.safetensors"))
+
+
+@pytest.mark.parametrize(("depth", "small", "classes"), [(18, False, 7), (50, True, 0)])
+def test_a_resnet_is_written_for_trunks(tmp_path, depth, small, classes):
+    """Depth, width, stem and classes are read off the tensors; as a trunk either file serves, without its last layer."""
+    module = ResNet(depth, 1 / 16, small, classes=classes)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    made = jax.device_get(tiny.fill(jax.eval_shape(module.init, jax.random.key(0), image), 3))
+    given = originals.undone(made, originals.resnet(depth, classes), resnet.torchvision(classes))
+    save(tmp_path / "a.safetensors", given)
+    convert(None, tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    tree, about, _ = weights.load(tmp_path / "b.safetensors", "resnet")
+    assert tiny.same(tree, made)
+    assert about == {"kind": "resnet", "depth": depth, "width": 1 / 16, "small": small, "classes": classes}
+    config = plain("configs/emoji.py:tiny")
+    config["damsm"]["nets"]["image"] = {"net": "resnet", "dim": 16, "depth": depth, "width": 1 / 16, "small": small}
+    made["params"].pop("fc", None)
+    for file in "ab":
+        config["damsm"]["frozen"]["trunk"] = str(tmp_path / f"{file}.safetensors")
+        assert tiny.same(trunks.load(config, "damsm", "trunk")[0], made)
+    config["damsm"]["frozen"]["trunk"] = ""
+    with pytest.raises(UserError, match="damsm.nets.image.frozen=True needs torchvision's weights of that ResNet"):
+        trunks.load(config, "damsm", "trunk")
+    config["damsm"]["nets"]["image"]["frozen"] = False
+    assert trunks.load(config, "damsm", "trunk") is None
+    save(tmp_path / "c.safetensors", {name: a for name, a in given.items() if not name.startswith("layer3.1.")})
+    with pytest.raises(UserError, match="a ResNet of .* is not known; those known have 18, 34, 50, 101, 152, 200 layers"):
+        convert(None, tmp_path / "c.safetensors", tmp_path / "d.safetensors")
 
 
 def test_fixed_trunks_go_to_the_towers_and_belong_to_nobody():

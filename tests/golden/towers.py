@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from golden.nets import Net, pixels
-from supcon_jax.convert import bert, clip, vit
+from golden.nets import Net, pixels, planes
+from supcon_jax.convert import bert, clip, resnet, vit
 from supcon_jax.nets.bert import Bert
 from supcon_jax.nets.clip import CLIP, ImageResNet, ImageTransformer, TextTransformer
+from supcon_jax.nets.resnet import ResNet
 from supcon_jax.nets.vit import Headed, ViT
 from supcon_jax.ops.arrays import unit
 
@@ -80,5 +81,16 @@ def tv_vit(case, config, arrays):
     return Net(Headed(trunk, config["num_classes"]), vit.torchvision(), run)
 
 
+def tv_resnet(case, config, arrays):
+    fields = {"depth": config["depth"], "width": 1 / config["width_divisor"], "classes": config["num_classes"]}
+
+    def run(module, variables, x, train):
+        taps, state = module.apply(variables, pixels(x["image"]), train=train, mutable=["batch_stats"])
+        maps = {name: planes(taps[name]) for name in ("stem", "layer1", "layer4")}
+        return {**maps, "pooled": taps["pooled"], "logits": taps["logits"]}, state
+
+    return Net(ResNet(**fields), resnet.torchvision(config["num_classes"]), run, ("pooled", "logits"), config["depth"] > 18)
+
+
 NETS = {"openai_clip_vit": openai_clip, "openai_clip_rn": openai_clip, "hf_bert_tiny": hf_bert, "hf_clip_tiny": hf_clip,
-        "hf_vit_tiny": hf_vit, "tv_vit_tiny": tv_vit}
+        "hf_vit_tiny": hf_vit, "tv_vit_tiny": tv_vit, "tv_resnet18_w8": tv_resnet, "tv_resnet50_w16": tv_resnet}

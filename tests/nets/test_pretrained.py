@@ -9,6 +9,7 @@ from gans import tiny
 from supcon_jax.build.names import net
 from supcon_jax.nets import clip
 from supcon_jax.nets.bert import Bert
+from supcon_jax.nets.resnet import ResNet
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.uniform(-1, 1, (3, 20, 20, 3)).astype(np.float32)
@@ -21,6 +22,7 @@ IMAGES = {  # options -> regions
     "vit": ({"net": "clip_image", "trunk": VIT}, 4),
     "resnet": ({"net": "clip_image", "trunk": RESNET}, 4),
     "effnet": ({"net": "effnet_lite0", "size": 32}, 4),
+    "layers": ({"net": "resnet", "size": 32, "depth": 18, "width": 0.0625}, 4),
 }
 TEXTS = {"bert": {"net": "bert", "trunk": BERT}, "clip": {"net": "clip_text", "trunk": SPEAKER}}
 
@@ -45,6 +47,21 @@ def test_image_encoders(kind):
     np.testing.assert_allclose(code, want, rtol=2e-4, atol=2e-5)
     tokens = np.asarray(tokens)[:, kind == "vit" :]
     np.testing.assert_allclose(regions, tokens @ v["params"]["regions"]["kernel"], rtol=2e-4, atol=2e-5)
+
+
+def test_a_resnet_is_shown_what_torchvision_shows_it():
+    options, r = IMAGES["layers"]
+    module = net({**options, "dim": 5}, "here")
+    pictures = RNG.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    v = drawn(module, pictures)
+    regions, code = module.apply(v, pictures)
+    trunk = {name: tree["trunk"] for name, tree in v.items()}
+    seen = ((pictures + 1) / 2 - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    taps = jax.device_get(ResNet(18, 0.0625).apply(trunk, seen))
+    want = taps["layer3"].reshape(2, r, -1) @ v["params"]["regions"]["kernel"]
+    np.testing.assert_allclose(regions, want, rtol=1e-3, atol=1e-4)
+    want = taps["pooled"] @ v["params"]["code"]["kernel"] + v["params"]["code"]["bias"]
+    np.testing.assert_allclose(code, want, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow  # EfficientNet compiles for long
