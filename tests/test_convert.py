@@ -247,7 +247,7 @@ REFUSED = {
                       "holds neither weights known here nor a captions.pickle"),
     "a judge alone": (several(remove(TEXT, IMAGE, GEN), lambda at: write(at / "netD0.safetensors", {
         "img_code_s16.0.weight": np.zeros((2, 3, 4, 4))})), [TINY], "is a discriminator: put its generator beside it"),
-    "a vision transformer": (lambda at: write(at / "v.safetensors", {"encoder.layers.encoder_layer_0.ln_1.weight": np.zeros(1)}),
+    "a vision transformer": (lambda at: write(at / "v.safetensors", {"embeddings.cls_token": np.zeros(1)}),
                              ["--from=FOLDER/v.safetensors"], "a vision transformer alone, which no stage works with yet"),
     "another ResNet": (lambda at: write(at / "r.safetensors", {"layer1.0.conv1.weight": np.zeros(1)}),
                        ["--from=FOLDER/r.safetensors"], r"a ResNet of \(1, 0, 0, 0\) blocks is not known"),
