@@ -17,7 +17,7 @@ ssagan (that GAN, whose captions have 18 words: its damsm stage is another one, 
 attngan. GALIP (224 px, around ViT-B/32 of OpenAI's weights): galip (before it the stage clip_heads trains heads on the
 frozen CLIP), galip_blocks (the last two blocks of both towers too), both with --config.clip_heads.frozen.clip=FILE, and
 galip_none (as published: no such stage; --config.galip.frozen.clip=FILE).
-effnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes, see supcon_jax.config.pretrained.
+effnet, resnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes; see supcon_jax.config.pretrained.
 """
 
 from supcon_jax.config import TRUNKS, base, choose, pretrained, stage, update

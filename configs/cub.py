@@ -15,7 +15,7 @@ with --config.clip_heads.frozen.clip=FILE, and galip_none (as published: no such
 classifier: the judge of is_cub_ours and of label accuracy, Inception-v3 on all 200 classes, the official split of pictures,
 from ImageNet's weights with --config.classifier.frozen.start=inception_v3_google.pth, else from scratch; 60 epochs, not
 measured on the real set yet.
-effnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes, see supcon_jax.config.pretrained.
+effnet, resnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes; see supcon_jax.config.pretrained.
 """
 
 from supcon_jax.config import TRUNKS, base, choose, pretrained, stage, update

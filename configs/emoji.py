@@ -7,8 +7,9 @@ Default: the full-size AttnGAN at 64 px, DAMSM from scratch; sized for one GPU. 
 cores, 32 px, for comparisons), small,quick (16 px, a minute, for studies), tiny (tests), multi (group, subgroup and tags as
 labels, Jaccard weights), plain (one branch, no label term), dmgan, dfgan, ssagan (that GAN, sized as AttnGAN, after the damsm
 stage, which is skipped where it is finished), damsm, attngan. After the words that set sizes: effnet (pictures read by a fixed
-EfficientNet-Lite0), minilm (captions read by a fixed MiniLM, which `python -m supcon_jax.data.fetch minilm` brings), clip (both
-by a fixed CLIP: give --config.damsm.frozen.trunk=FILE and --config.damsm.frozen.text_trunk=FILE).
+EfficientNet-Lite0), resnet (by a ResNet-50: give torchvision's file, --config.damsm.frozen.trunk=FILE), minilm (captions read
+by a fixed MiniLM, which `python -m supcon_jax.data.fetch minilm` brings), clip (both by a fixed CLIP: give
+--config.damsm.frozen.trunk=FILE and --config.damsm.frozen.text_trunk=FILE).
 """
 
 from supcon_jax.config import TRUNKS, base, choose, pretrained, stage, update

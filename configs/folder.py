@@ -5,7 +5,7 @@
 Default: AttnGAN at 64 px, DAMSM from scratch; sized for one GPU. Records without labels contrast with the other captions
 of their own picture. Words after the colon: small (two CPU cores, 32 px), tiny (tests), multi (several labels each, Jaccard
 weights), plain (one branch, no label term), damsm, attngan.
-effnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes, see supcon_jax.config.pretrained.
+effnet, resnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes; see supcon_jax.config.pretrained.
 """
 
 from supcon_jax.config import TRUNKS, base, choose, pretrained, stage, update

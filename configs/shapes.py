@@ -9,7 +9,7 @@ minutes), plain (one branch, no label term), twin (captions, labels shuffled aga
 dmgan, dfgan, ssagan (that GAN after the damsm stage, which is skipped where it is finished), galip (that GAN after the stage
 clip_heads, around any CLIP with a vision transformer, with --config.clip_heads.frozen.clip=FILE: none ships), flow (flow
 matching in the GAN's place, for as long), classifier (the scorer of attributes), damsm, attngan.
-effnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes, see supcon_jax.config.pretrained.
+effnet, resnet, minilm, clip: pretrained encoders in stage 1, after the words that set sizes; see supcon_jax.config.pretrained.
 """
 
 from supcon_jax.config import TRUNKS, base, choose, pretrained, stage, update

@@ -80,15 +80,17 @@ TRUNKS = {"trunk": "", "text_trunk": "", "clip_act": "quick_gelu", "clip_vocab":
 def pretrained(config: ConfigDict, size: int) -> dict:
     """Presets that put pretrained networks in the place of stage 1's encoders; codes stay as long as the config has them.
 
-    effnet: pictures, by EfficientNet-Lite0; minilm: captions, by MiniLM; clip: both, by CLIP. All fixed, under linear layers
-    that learn. Given after the words that set sizes. size: of the pictures that EfficientNet-Lite0 sees.
+    effnet, resnet: pictures, by EfficientNet-Lite0 or ResNet-50; minilm: captions, by MiniLM; clip: both, by CLIP. All fixed,
+    under linear layers that learn. Given after the words that set sizes. size: of the pictures that the first two see.
     """
     nets, name = config.damsm.nets, "damsm"
     dim, width = nets.image.get_oneway_ref("dim"), nets.text.get_oneway_ref("width")
     fixed = {"frozen": True}
     text = {"net": "bert", "width": dim, **fixed}
+    image = {"dim": width, "size": size, **fixed}
     return {
-        "effnet": {name: {"nets": {"=image": {"net": "effnet_lite0", "dim": width, "size": size, **fixed}}}},
+        "effnet": {name: {"nets": {"=image": {"net": "effnet_lite0", **image}}}},
+        "resnet": {name: {"nets": {"=image": {"net": "resnet", "depth": 50, **image}}}},
         "minilm": {"data": {"words": 32}, name: {"nets": {"=text": text}}},
         "clip": {
             "data": {"words": 32},

@@ -50,6 +50,9 @@ def load(config: dict, name: str, key: str) -> tuple[dict, dict, str] | None:
     """
     options, place = config[name]["nets"][OF[key]], config[name]["frozen"][key]
     kind = options["net"]
+    if place and kind not in READ:
+        raise UserError(f"config.{name}.frozen.{key}={place!r}, but config.{name}.nets.{OF[key]}.net={kind!r} has no trunk: "
+                        f"leave it empty, or use one of {', '.join(READ)}")
     if kind not in PRETRAINED and not (kind in ANEW and (fixed(config, name, key) or place)):
         return None
     if (kind in TEXTS) != (key == "text_trunk"):

@@ -96,6 +96,8 @@ def test_both_towers_of_clip(tmp_path):
 
 @pytest.mark.parametrize(("word", "settings", "said"), [
     ("tiny,minilm", {"damsm.frozen.text_trunk": "/nowhere"}, "^/nowhere/model.safetensors is missing: .*fetch minilm, or give"),
+    ("tiny", {"damsm.frozen.text_trunk": "/a"}, "^config.damsm.frozen.text_trunk='/a', but .*text.net='rnn' has no trunk: "),
+    ("tiny,resnet", {}, "^damsm.nets.image.frozen=True needs torchvision's weights of that ResNet"),
     ("tiny,effnet", {"damsm.frozen.trunk": "/nowhere.pth"}, "^--config.damsm.frozen.trunk=/nowhere.pth: no such file"),
     ("tiny,clip", {}, "nets.image.net='clip_image' needs a pretrained CLIP.*--config.damsm.frozen.trunk=FILE$"),
     ("tiny,minilm", {"damsm.nets.text.net": "effnet_lite0"}, "^config.damsm.nets.text.net='effnet_lite0' does not read texts$"),
