@@ -150,7 +150,7 @@ def get_config(word=""):
             "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
             "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "sim_weight": 4.0, "magp_weight": 2.0, "magp_power": 6.0, "clip_preproc": "correct", "z": 100,
-            "share_noise": False, "ema": 0.0, "flip": c.views.get_oneway_ref("flip"),
+            "share_noise": False, "shared": True, "ema": 0.0, "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
             "gen": {"net": "galip_g", "width": 64, "sizes": (224,), "bridge": 64, "inner": 32, "depth": 4},

@@ -157,7 +157,7 @@ def get_config(word=""):
             "branches": 2, "scl": follow("scl") * 0.2, "term": follow("term"),
             "temperature": 0.1, "label_mode": "single", "inter": 1.0, "inner": 1.0,
             "sim_weight": 4.0, "magp_weight": 2.0, "magp_power": 6.0, "clip_preproc": "correct", "z": 16,
-            "share_noise": False, "ema": 0.99, "flip": c.views.get_oneway_ref("flip"),
+            "share_noise": False, "shared": True, "ema": 0.99, "flip": c.views.get_oneway_ref("flip"),
         },
         nets={
             "gen": {"net": "galip_g", "width": 8, "sizes": (32,), "bridge": 16, "inner": 8, "depth": 2},

@@ -123,7 +123,7 @@ COMMANDS = {
     "mesh": ([TINY, "--workdir=FOLDER/w6", "--config.mesh.data=3"], "config.mesh.data=3: batch 8 cannot be split"),
     "optimiser": ([TINY, "--workdir=FOLDER/w7", "--config.damsm.optim.model.name=lamb"], "'lamb' is not known"),
     "schedule": ([TINY, "--workdir=FOLDER/w8", "--config.damsm.optim.model.schedule=step"], "'step' is not known"),
-    "net": ([TINY, "--workdir=FOLDER/w9", "--config.damsm.nets.image.net=resnet"], "'resnet' is not known"),
+    "net": ([TINY, "--workdir=FOLDER/w9", "--config.damsm.nets.image.net=convnext"], "'convnext' is not known"),
     "method": ([TINY, "--workdir=FOLDER/w10", "--config.damsm.method=clip"], "'clip' is not known.*damsm"),
     "encoders": (["--config=configs/shapes.py:attngan,tiny", "--workdir=FOLDER/w11"], "damsm/weights.safetensors is missing"),
     "no encoders": ([TINY, "--workdir=FOLDER/w12", "--config.attngan.frozen.damsm=", "--config.stages=attngan"],

@@ -125,15 +125,15 @@ class Model:
     def _draw(self):
         def draw(ids, lengths, z, eps):
             words, sentence = self._text(ids, lengths)
+            variables = {"params": self.tree["gen"]["params"], "batch_stats": self.tree["gen"].get("stats", {})}
+            if not self.args.get("shared", True):  # one generator for each branch: the first one draws
+                variables = jax.tree.map(lambda x: x[0], variables)
             if self.clip:
-                ((image,),) = self.nets["gen"].apply(self.tree["gen"], z, sentence, self.clip.through)
+                ((image,),) = self.nets["gen"].apply(variables, z, sentence, self.clip.through)
                 return jnp.clip(image, -1, 1)
             if self.args["text_norm"]:
                 words, sentence = unit_rms(words), unit_rms(sentence)
             valid = jnp.arange(ids.shape[1])[None] < lengths[:, None]
-            variables = {"params": self.tree["gen"]["params"], "batch_stats": self.tree["gen"].get("stats", {})}
-            if not self.args.get("shared", True):  # one generator for each branch: the first one draws
-                variables = jax.tree.map(lambda x: x[0], variables)
             return self.nets["gen"].apply(variables, z, sentence, words, valid, eps)[0][-1]
 
         return jax.jit(draw)

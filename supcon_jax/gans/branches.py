@@ -9,6 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from supcon_jax.ops.arrays import merge
+
 
 @dataclasses.dataclass(frozen=True)
 class Branches:
@@ -48,6 +50,17 @@ class Branches:
             if isinstance(out, tuple):
                 return tuple(stacked(axis, part) for axis, part in zip(out, zip(*parts), strict=True))
             return stacked(out, parts)
+
+        return run
+
+    def rows(self, f: Callable, weights) -> Callable:
+        """f(weights, *rows) for rows [n * v, ...] of all branches, at once, or those of each branch by its own weights."""
+        if self.shared:
+            return functools.partial(f, weights)
+
+        def run(*rows):
+            parts = self.each(f, (weights,), 1)(*(x.reshape(-1, self.count, *x.shape[1:]) for x in rows))
+            return jax.tree.map(merge, parts)
 
         return run
 

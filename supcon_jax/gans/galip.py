@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from supcon_jax.config import UserError
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.gans import game
+from supcon_jax.gans.branches import Branches
 from supcon_jax.losses import adversarial, terms, vitals
 from supcon_jax.nets.clip import CLIP, ImageTransformer
 from supcon_jax.nets.galip import TAPS, preprocess
@@ -78,6 +79,7 @@ def galip(
     clip_preproc="correct",
     z=100,
     share_noise=False,
+    shared=True,
     ema=0.0,
     flip=True,
 ) -> Task:
@@ -92,7 +94,7 @@ def galip(
     picture with the sentence of the next row.
 
     nets: "gen", "disc" (a tuple of one module), and "clip" (frozen["clip"]).
-    branches: 1 or 2; both share all parameters.
+    branches: 1 or 2.
     scl: weight of the label term on the fakes; 0 leaves it out of the program. term: which one, a key of
         losses.terms.TERMS but "xmc": CLIP's words and regions lie in no common space; the linear head of "label_head" is
         D's, see game.has_head.
@@ -100,6 +102,8 @@ def galip(
         pictures and on the sentence; a weight of 0 leaves it out.
     clip_preproc: "correct", or "compat" as the published code and its weights expect (nets.galip.preprocess).
     z: size of the latent noise; share_noise: one draw for both branches.
+    shared: both branches have the same parameters; False gives each a generator and a discriminator of its own, see
+        branches.Branches. CLIP is the same for both.
     ema: decay of the averaged generator, which sampling and scores use; 0 as published: it is the live one.
     Returns a Task: players "disc" and "gen", heads "generate", "image", "text".
     Raises ValueError: a CLIP that this cannot read (see Tower). Raises UserError: term "xmc".
@@ -112,15 +116,21 @@ def galip(
     net, judge_net = nets["gen"], nets["disc"][0]
     options = {"scl": scl, "term": term, "temperature": temperature, "label_mode": label_mode, "inter": inter, "inner": inner}
 
+    lanes = Branches(branches, shared, about.mesh)
+
     def tower(frozen):
         return Tower(nets["clip"], frozen["clip"], clip_preproc)
+
+    def judged(params, module=judge_net, **how):
+        """The discriminator on rows of all branches."""
+        return lanes.rows(lambda own, *rows: module.apply({"params": own}, *rows, **how), game.judges(params["disc"]))
 
     def init(key, batch):
         n, kg, kd = len(batch["text"]), *jax.random.split(key)
         image, sentence = nets["clip"].image, jnp.zeros((n, nets["clip"].text.embed))
-        gen = net.init(kg, jnp.zeros((n, z)), sentence, lambda patches, prompts: patches)
+        gen = lanes.init(lambda k: net.init(k, jnp.zeros((n, z)), sentence, lambda patches, prompts: patches), kg)
         patches = (image.side // image.patch) ** 2
-        disc = judge_net.init(kd, jnp.zeros((n, len(TAPS), patches, image.width)), sentence)
+        disc = lanes.init(lambda k: judge_net.init(k, jnp.zeros((n, len(TAPS), patches, image.width)), sentence), kd)
         judge = game.with_head(disc["params"], key, nets["clip"].text.embed, about, options)
         return {
             "params": {"gen": gen["params"], "disc": judge},
@@ -132,8 +142,8 @@ def galip(
         """(fakes [n * v, h, w, 3], sentences [n, v, d]), the same ones for all players of a step."""
         sentence = clip.listen(batch["text"][:, :branches])[1]
         latent, _ = game.noise(jax.random.fold_in(key, 1), len(sentence), branches, z, 0, share_noise)
-        ((image,),) = net.apply({"params": params["gen"]}, merge(latent), merge(sentence), clip.through)
-        return image, sentence
+        draw = lanes.rows(lambda own, z, s: net.apply({"params": own}, z, s, clip.through)[0][0], params["gen"])
+        return draw(merge(latent), merge(sentence)), sentence
 
     def disc(params, state, frozen, batch, key):
         clip = tower(frozen)
@@ -142,10 +152,9 @@ def galip(
         real = views.flip(real, jax.random.fold_in(key, 2)) if flip else real
         taps, code = jax.lax.stop_gradient(clip.see(merge(real)))
         s = merge(sentence)
-        own = {"params": params["disc"]}
 
         def judge(taps, s, module=judge_net):
-            h, logits = module.apply(own, taps, s)
+            h, logits = judged(params, module)(taps, s)
             return logits, h
 
         penalty, more = 0.0, {}
@@ -159,7 +168,7 @@ def galip(
         else:
             logits, h = judge(taps, s)
         fake, _ = judge(clip.see(jax.lax.stop_gradient(fakes))[0], s)
-        wrong = judge_net.apply(own, h, merge(jnp.roll(sentence, -1, axis=0)), method="cond")
+        wrong = judged(params, method="cond")(h, merge(jnp.roll(sentence, -1, axis=0)))
         total, parts = adversarial.hinge_discriminator(logits, fake, wrong)
         more |= {"blindness": total / adversarial.HINGE_BLIND} | vitals.looks(fakes.reshape(real.shape), real)
         total, metrics = branches * (total + penalty), {name: branches * part for name, part in parts.items()} | more
@@ -172,7 +181,7 @@ def galip(
         clip = tower(frozen)
         fakes, sentence = play(params, clip, batch, key)
         (taps, raw), s = clip.see(fakes), merge(sentence)
-        fool = -branches * judge_net.apply({"params": params["disc"]}, taps, s)[1].mean()
+        fool = -branches * judged(params)(taps, s)[1].mean()
         code, near = clip.joint(raw, "image"), clip.joint(s, "text")
         alike = branches * cosine(code, near).mean()
         total, metrics = fool - sim_weight * alike, {"fake_cond": fool, "similarity": alike / branches}
@@ -190,7 +199,7 @@ def galip(
         clip = tower(frozen)
         sentence = clip.listen(batch["text"][:, None])[1]
         latent, _ = game.noise(key, len(sentence), 1, z, 0, False)
-        params = game.generator_variables(state)["params"]
+        params = lanes.first(game.generator_variables(state)["params"])
         ((image,),) = net.apply({"params": params}, latent[:, 0], sentence[:, 0], clip.through)
         return jnp.clip(image, -1, 1)
 

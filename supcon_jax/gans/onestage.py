@@ -86,10 +86,7 @@ class OneStage:
 
     def apply(self, disc, params, *rows, **how):
         """The discriminator on rows [n * v, ...] of every branch, all at once, or those of each branch by its own one."""
-        if self.shared:
-            return disc.apply({"params": params["disc"]}, *rows, **how)
-        run = self.lanes.each(lambda own, *x: disc.apply({"params": own}, *x, **how), (game.judges(params["disc"]),), 1)
-        return jax.tree.map(merge, run(*(x.reshape(-1, self.branches, *x.shape[1:]) for x in rows)))
+        return self.lanes.rows(lambda own, *x: disc.apply({"params": own}, *x, **how), game.judges(params["disc"]))(*rows)
 
     def judge(self, params, images, heard):
         """Logits of pairs [n, v, ...] and features [n, v, 4, 4, f], the logits as one row."""

@@ -173,3 +173,39 @@ def test_a_clip_that_it_cannot_read_is_refused(world, image):
     with pytest.raises(ValueError, match="vision transformer of more than 8 blocks"):
         task = galip(nets_of() | {"clip": CLIP(image, READER.text)}, tiny.keeping(), tiny.about(), z=tiny.Z)
         task.heads["image"](state, frozen, {"image": batch["image"][:, 0]}, jax.random.key(0))
+
+
+def parted(state, scale=1.0):
+    """Both branches with these weights, those of the second scaled."""
+    two = lambda tree: jax.tree.map(lambda x: jnp.stack([x, scale * x]), tree)  # noqa: E731
+    return state.replace(params=two(state.params), memory=two(state.memory))
+
+
+def test_branches_of_equal_weights_have_the_shared_losses(world, one):
+    frozen, batch, _, state = world
+    got = values(task_of(shared=False), parted(state), frozen, batch, jax.random.key(7))
+    for player in ("disc", "gen"):
+        np.testing.assert_allclose(got[player][0], one[player][0], rtol=1e-4)
+        both = jax.tree.map(lambda x: x.sum(0), got[player][2][player])  # what the shared weights were told
+        assert tiny.far(both, one[player][2][player]) < 1e-3 * max(np.abs(x).max() for x in jax.tree.leaves(both))
+
+
+def test_branches_of_their_own_teach_each_other_nothing_but_labels(world):
+    frozen, batch, _, state = world
+    key, task = jax.random.key(7), task_of(shared=False, scl=0.0)
+    other = {name: np.where(np.arange(2).reshape(1, 2, *[1] * (x.ndim - 2)) == 1, x[::-1], x) for name, x in batch.items()}
+    found = [values(task, parted(state, scale), frozen, pairs, key) for scale, pairs in ((1, batch), (1.1, batch), (1, other))]
+    for player in ("disc", "gen"):
+        first, *changed = ([jax.tree.map(lambda x, b=b: x[b], one[player][2][player]) for b in (0, 1)] for one in found)
+        for again in changed:
+            assert tiny.far(again[0], first[0]) < 1e-5 and tiny.far(again[1], first[1]) > 1e-3
+
+
+def test_pictures_are_drawn_by_the_first_branch(world):
+    frozen, batch, shared, state = world
+    task, flat = task_of(shared=False), {"text": batch["text"][:, 0]}
+    images = [one.heads["generate"](its, frozen, flat, jax.random.key(1)) for one, its in
+              ((shared, state), (task, parted(state, 1.3)))]  # fmt: skip
+    np.testing.assert_allclose(*images, atol=1e-5)
+    drawn = tiny.start(task, batch).params["gen"]
+    assert max(np.abs(x[0] - x[1]).max() for x in jax.tree.leaves(drawn)) > 0.1
