@@ -20,8 +20,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "supcon_jax" / "tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
-# Plain tests run thousands of small programs once each: compiling them is most of the time, so they are compiled with
-# little optimisation. Learning gates train and measure what users run: those are compiled as usual.
+# Tests run thousands of small programs once each: compiling them is most of the time, so they are compiled with little
+# optimisation. Learning gates train what users run, in processes of their own: there they are compiled as usual.
 QUICK = ["--xla_cpu_parallel_codegen_split_count=1"]
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):  # later ones know no such flag
     QUICK.append("--xla_cpu_use_fusion_emitters=false")
@@ -30,7 +30,7 @@ gc.set_threshold(50_000, 20, 50)  # what is compiled stays: looking through it a
 
 
 def pytest_configure(config):
-    if "not slow" in config.option.markexpr:
+    if "long" not in config.option.markexpr.replace("not long", ""):
         os.environ["XLA_FLAGS"] = " ".join([os.environ["XLA_FLAGS"], *QUICK])  # read when the first program is compiled
         jax.config.update("jax_disable_most_optimizations", True)
 

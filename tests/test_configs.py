@@ -150,8 +150,14 @@ def test_a_step_of_each_kind_can_be_traced(preset, roots, tmp_path, monkeypatch)
         check_traced(plain, part, found)
 
 
-@pytest.mark.slow  # at full size; tiny ones differ by sizes alone, and those of test_end_to_end.py are run
-@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset not in TRACED and not preset.endswith("tiny")])
+FULL_SIZE = [preset for preset in PRESETS if preset not in TRACED and not preset.endswith("tiny")]
+PUBLISHED = ("cub", "coco")
+
+
+# at full size; tiny ones differ by sizes alone, and those of test_end_to_end.py are run
+@pytest.mark.parametrize("preset", [
+    pytest.param(preset, marks=pytest.mark.slow if preset.startswith(PUBLISHED) else pytest.mark.long) for preset in FULL_SIZE
+])  # fmt: skip
 def test_a_step_of_every_full_preset_can_be_traced(preset, roots, tmp_path, monkeypatch):
     plain, made = built(preset, roots, tmp_path, monkeypatch)
     for part, found in made.items():

@@ -22,7 +22,6 @@ def roots(tmp_path_factory):
 RUNS = {
     "cub": ("configs/cub.py:tiny", "cub", ()),
     "coco": ("configs/coco.py:tiny", "coco", ()),
-    "cub, DM-GAN": ("configs/cub.py:dmgan,tiny", "cub", ()),
     "cub, one stage": ("configs/cub.py:ssagan,tiny", "cub", ()),
     "shapes, flow": ("configs/shapes.py:flow,tiny", "shapes", ()),
     "folder, one label, label head": ("configs/folder.py:tiny", "folder", ("--config.term=label_head",)),

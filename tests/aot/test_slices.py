@@ -88,8 +88,9 @@ def test_a_stage_of_a_config():
     assert said["fits"] and said["devices"] == 4 and said["collectives"]["all-reduce"]["synchronous"] > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["damsm", "attngan"])
+@pytest.mark.parametrize("name", [
+    pytest.param("damsm", marks=pytest.mark.long), pytest.param("attngan", marks=pytest.mark.slow),
+])  # fmt: skip
 def test_both_stages_of_the_main_job(name):
     """The encoders that the GAN listens to are those that the stage before would leave."""
     config = configs.plain(configs.load("configs/shapes.py:tiny"))

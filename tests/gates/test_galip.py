@@ -41,6 +41,14 @@ CLIP_STEPS, HEADS_STEPS, STEPS = 600, 200, 400
 LEAST, MOST = 35.0, 25.0  # percent of colours right, of GALIP and of its twin
 
 
+@pytest.fixture(autouse=True, scope="module")
+def optimised():
+    """Compiled as for users: this gate trains in the tests' own process."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @functools.cache
 def world():
     """(pairs to train on, held-back pairs, vocabulary, text encoder, its weights)."""
