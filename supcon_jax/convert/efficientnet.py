@@ -1,6 +1,6 @@
 """EfficientNet-Lite0: names of the lukemelas EfficientNet-PyTorch family to nets.efficientnet.EfficientNetLite0."""
 
-from supcon_jax.convert.rename import Rule, conv, norm, turned
+from supcon_jax.convert.rename import Rule, conv, dense, norm
 
 BLOCK = ((r"_expand_conv", r"_bn0", "expand"), (r"_depthwise_conv", r"_bn1", "depthwise"),
          (r"_project_conv", r"_bn2", "project"))
@@ -15,5 +15,4 @@ def lite0(classes: int = 1000) -> list[Rule]:
         block = r"_blocks\.(\d+)\."
         rules += [Rule(rf"{block}{theirs}\.weight", rf"params/block\1/{ours}/conv/kernel", conv),
                   *norm(block + bn, rf"block\1/{ours}/norm")]
-    last = [Rule(r"_fc\.weight", "params/fc/kernel", turned), Rule(r"_fc\.bias", "params/fc/bias")]
-    return [*rules, *(last if classes else [Rule(r"_fc\..*", None)])]
+    return [*rules, *(dense("_fc", "fc") if classes else [Rule(r"_fc\..*", None)])]

@@ -1,6 +1,6 @@
 """Inception-v3: torchvision's names, and those of pytorch-fid's wrapper, to nets.inception.Inception."""
 
-from supcon_jax.convert.rename import Rule, conv, norm, turned
+from supcon_jax.convert.rename import Rule, conv, dense, norm
 
 STEM = {"1a": "Conv2d_1a_3x3", "2a": "Conv2d_2a_3x3", "2b": "Conv2d_2b_3x3", "3b": "Conv2d_3b_1x1",
         "4a": "Conv2d_4a_3x3"}
@@ -38,4 +38,4 @@ def wrapped(within: str = "") -> list[Rule]:
 def last(within: str, classes: int) -> list[Rule]:
     if not classes:
         return [Rule(r"fc\.(weight|bias)", None)]
-    return [Rule(r"fc\.weight", f"params/{within}fc/kernel", turned), Rule(r"fc\.bias", f"params/{within}fc/bias")]
+    return dense("fc", f"{within}fc")

@@ -8,20 +8,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from supcon_jax.config import UserError
-from supcon_jax.convert.rename import Rule, conv, norm, turned
+from supcon_jax.convert.rename import Rule, conv, dense, norm
 from supcon_jax.nets.resnet import DEPTHS
 
 
 def torchvision(classes: int = 0) -> list[Rule]:
     """Rules for torchvision's names (resnet18 to resnet152). classes: 0 drops the last linear layer."""
     block, ours = r"layer(\d)\.(\d+)\.", r"layer\1_block\2/"
-    last = [Rule(r"fc\.weight", "params/fc/kernel", turned), Rule(r"fc\.bias", "params/fc/bias")]
     return [
         Rule(r"conv1\.weight", "params/conv_stem/kernel", conv), *norm("bn1", "norm_stem"),
         Rule(rf"{block}conv(\d)\.weight", rf"params/{ours}conv\3/kernel", conv), *norm(rf"{block}bn(\d)", rf"{ours}norm\3"),
         Rule(rf"{block}downsample\.0\.weight", rf"params/{ours}conv_short/kernel", conv),
         *norm(rf"{block}downsample\.1", f"{ours}norm_short"),
-        *(last if classes else [Rule(r"fc\..*", None)]),
+        *(dense("fc", "fc") if classes else [Rule(r"fc\..*", None)]),
     ]  # fmt: skip
 
 

@@ -76,7 +76,7 @@ class WordPiece:
         """
         folder = epath.Path(folder)
         try:
-            lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+            lines = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")  # no other ends of lines
             beside = folder / "tokenizer_config.json"
             lower = json.loads(beside.read_text()).get("do_lower_case", True) if beside.exists() else True
         except (OSError, ValueError, AttributeError) as error:

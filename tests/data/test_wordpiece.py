@@ -70,6 +70,9 @@ def test_it_can_be_told_and_made_again(tokenizer):
 def test_files(tmp_path, tokenizer):
     (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
     assert WordPiece.load(tmp_path).digest() == tokenizer.digest()
+    more = [*PIECES, "\u2028", "last"]  # a piece that is itself an end of a line to some: later ones keep their ids
+    (tmp_path / "vocab.txt").write_text("\n".join(more), encoding="utf-8")
+    assert WordPiece.load(tmp_path).pieces == tuple(more)
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     assert not WordPiece.load(tmp_path).lower
     (tmp_path / "tokenizer_config.json").write_text("[]")

@@ -44,9 +44,10 @@ LEAST, MOST = 35.0, 25.0  # percent of colours right, of GALIP and of its twin
 @pytest.fixture(autouse=True, scope="module")
 def optimised():
     """Compiled as for users: this gate trains in the tests' own process."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @functools.cache
