@@ -90,11 +90,19 @@ class About:
 
 @dataclasses.dataclass(frozen=True)
 class Refresh:
-    """Rare work outside jit, before step s when s is a multiple of its period; shapes are fixed at init."""
+    """Rare work outside jit, such as clustering: the state is replaced by one of the same shapes.
 
-    every_epochs: int
+    It runs before step s (counted from 0) where s is a multiple of its period and not below `start`. The checkpoint of step s
+    is always written before it, so that a run that is killed between the two does it again from the same state.
+
+    every: steps of a period. start: first step.
+    fn: (state, frozen, batches) -> state; batches: the training set once, in record order with evaluation's views, as global
+        arrays: u8[b, 1, h, w, 3] under "image", and rows that fill up the last batch have `valid` 0.
+    """
+
+    every: int
     start: int
-    fn: Callable[[State, Iterable[Batch]], State]
+    fn: Callable[[State, Frozen, Iterable[Batch]], State]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +113,7 @@ class Task:
     players: move in this order, each sees the state its forerunners left.
     after: teachers and averages; only if every player moved.
     heads: name -> f(state, frozen, batch, key): all that evaluation may call ("image", "text", "generate", ...).
+    refresh: rare work between steps, None if there is none.
     """
 
     init: Callable[[Key, Batch], dict]

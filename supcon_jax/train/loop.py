@@ -10,7 +10,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
@@ -40,6 +40,7 @@ class Run:
 
     data: makes the iterator of host batches, with state() and restore(). images: pictures in one step, for the rates.
     picture: state -> PIL picture of samples, or None. config: the plain config that the stage depends on.
+    records: makes one pass over the training set in record order, for the task's refresh; None: it has none.
     split: parameters and optimiser state of so many bytes or more are cut over the devices, None: none.
     start: first state, as drawn -> the one to begin with, where that is another.
     """
@@ -59,6 +60,7 @@ class Run:
     config: dict
     evals: tuple[Evaluation, ...] = ()
     picture: Callable | None = None
+    records: Callable[[], Iterable] | None = None
     split: float | None = None
     start: Callable[[core.State], core.State] | None = None
 
@@ -93,6 +95,11 @@ def advance(run: Run, state, data, saved, writer, trace, stop) -> tuple[core.Sta
     frozen = shard.lay(run.frozen, run.mesh, run.split)
     late, measured = None, {}
     for at in range(start + 1, run.steps + 1):
+        if renewed(run.task.refresh, at - 1):
+            late = report(run, writer, progress, late, None)
+            writer.send()
+            saved.save(state, data.state())
+            state = renew(run, state, frozen, at - 1)
         began = time.monotonic()
         batch = shard.place(next(data), run.mesh)
         progress.waited += time.monotonic() - began
@@ -120,6 +127,22 @@ def advance(run: Run, state, data, saved, writer, trace, stop) -> tuple[core.Sta
     if start == run.steps:  # everything was trained before the stop: only the numbers are missing
         measured = watch(run, writer, state, start)
     return state, measured
+
+
+def renewed(refresh: core.Refresh | None, at: int) -> bool:
+    """Whether the task's refresh runs before step `at`, counted from 0."""
+    return refresh is not None and at >= refresh.start and at % refresh.every == 0
+
+
+def renew(run: Run, state, frozen, at: int):
+    """The state after the task's refresh, laid out as before. Raises ValueError: it has other leaves or shapes."""
+    began = time.monotonic()
+    new = run.task.refresh.fn(state, frozen, (shard.place(batch, run.mesh) for batch in run.records()))
+    kinds = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (state, new)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"{run.name}: the refresh before step {at} gave a state of other shapes")
+    log.info("%s: refresh before step %d took %.1f s", run.name, at, time.monotonic() - began)
+    return shard.lay(new, run.mesh, run.split)
 
 
 def stepper(task: core.Task, mesh: jax.sharding.Mesh, state):
