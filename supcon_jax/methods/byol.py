@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from supcon_jax.core import Aux, Player, Task
-from supcon_jax.losses import predict, vitals
+from supcon_jax.losses import predict
 from supcon_jax.methods import towers
 from supcon_jax.methods.towers import ENCODER, PREDICTION, PROJECTION
+from supcon_jax.ops.arrays import cosine
 from supcon_jax.ops.schedule import momentum_at
 
 NETS = (ENCODER, PROJECTION)
@@ -48,7 +50,7 @@ def byol(nets, tx, about, *, recipe="byol", change=(), size=224, norm="", moment
             z.append(jax.lax.stop_gradient(target[PROJECTION]))
         value = predict.byol(p[0], z[1]) + predict.byol(p[1], z[0])
         memory = {**state.memory, "teacher": {**teacher, "stats": jax.lax.stop_gradient(seen)}}
-        return value, Aux(spreads(out), stats, memory)
+        return value, Aux(towers.spreads(out), stats, memory)
 
     def after(state):
         tau = momentum_at(state.step, about.steps, momentum)
@@ -71,6 +73,7 @@ def simsiam(nets, tx, about, *, recipe="moco_v2", change=(), size=224, norm="", 
     stop: False lets the gradient through on both sides, under which the codes collapse.
     Returns a Task with the player "model" and the head "features".
     """
+    against = predict.simsiam if stop else lambda p, z: -jnp.mean(cosine(p, z))
 
     def init(key, batch):
         params, stats = towers.begin(nets, key, pair(batch, key)[:, 0], CHAIN)
@@ -85,13 +88,8 @@ def simsiam(nets, tx, about, *, recipe="moco_v2", change=(), size=224, norm="", 
             out, stats = towers.run(nets, params["model"], stats, x[:, view], CHAIN)
             p.append(out[PREDICTION])
             z.append(out[PROJECTION])
-        value = (predict.simsiam(p[0], z[1], stop=stop) + predict.simsiam(p[1], z[0], stop=stop)) / 2
-        return value, Aux(spreads(out), stats, state.memory)
+        value = (against(p[0], z[1]) + against(p[1], z[0])) / 2
+        return value, Aux(towers.spreads(out), stats, state.memory)
 
     head = towers.features(nets, size=size, recipe=recipe, norm=norm)
     return Task(init, (Player("model", loss, tx["model"], parts=CHAIN),), heads={"features": head})
-
-
-def spreads(out):
-    """How far apart features and projections of one view lie."""
-    return {"feature_spread": vitals.spread(out[ENCODER]), "code_spread": vitals.spread(out[PROJECTION])}

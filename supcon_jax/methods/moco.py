@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from supcon_jax.core import Aux, Player, Task
-from supcon_jax.losses import vitals
+from supcon_jax.losses import bank
 from supcon_jax.losses.census import Watch
 from supcon_jax.losses.contrast import info_nce
 from supcon_jax.methods import towers
@@ -66,12 +66,10 @@ def moco(
         out, stats = towers.run(nets, params["model"], state.stats["model"], x[:, 0], NETS)
         teacher = state.memory["teacher"]
         k, seen = shuffled_codes(nets, teacher, x[:, 1], jax.random.fold_in(key, 1) if shuffle else None)
-        q, k = unit(out[PROJECTION]), Rows(unit(k))
-        watch = Watch(about.sums)
-        value = among_queue(q, k, queues.keys(state.memory["queue"]), temperature, watch)
-        memory = {**state.memory, "teacher": {**teacher, "stats": seen}, "queue": queues.enqueue(state.memory["queue"], k)}
-        metrics = watch.metrics("contrast") | {"feature_spread": vitals.spread(out[ENCODER]), "code_spread": vitals.spread(q)}
-        return value, Aux(metrics, stats, memory)
+        q, k, old = unit(out[PROJECTION]), unit(k), state.memory["queue"]
+        value = bank.among(Rows(q), k, queues.keys(old), scale=1 / temperature, sums=about.sums)
+        memory = {**state.memory, "teacher": {**teacher, "stats": seen}, "queue": queues.enqueue(old, Rows(k))}
+        return value, Aux(towers.spreads(out), stats, memory)
 
     def after(state):
         moved = towers.follow(state.memory["teacher"], state.params["model"], momentum)
@@ -89,24 +87,6 @@ def shuffled_codes(nets, teacher, x, key):
     out, stats = towers.run(nets, teacher["params"], teacher["stats"], x, NETS)
     k = jax.lax.stop_gradient(out[PROJECTION])
     return (k if order is None else k[jnp.argsort(order)]), jax.lax.stop_gradient(stats)
-
-
-def among_queue(q, own, old, temperature, sums):
-    """InfoNCE of the queries q [n, d] over their own keys and those of the queue, but no other key of the batch.
-
-    own: Rows of n keys, old: Rows of the queue's.
-    """
-    n = len(q)
-    row = jnp.arange(n, dtype=jnp.int32)
-    valid = jnp.concatenate([jnp.ones(n, bool), old.valid.astype(bool)])
-    index = jnp.concatenate([row, jnp.full(old.x.shape[0], -1, jnp.int32)])
-    keys = Rows(jnp.concatenate([own.x, old.x]), index=index, valid=valid)
-    return info_nce(Rows(q, index=row), keys, scale=1 / temperature, veto=others_of_batch, sums=sums)
-
-
-def others_of_batch(q, k):
-    """Veto: keys of this batch that are not the query's own; those of the queue have index -1."""
-    return (q.index[:, None] != k.index[None, :]) & (k.index[None, :] >= 0)
 
 
 def moco3(
@@ -156,8 +136,7 @@ def moco3(
             for a, b in ((q[0], k[1]), (q[1], k[0]))
         )
         memory = {**state.memory, "teacher": {**teacher, "stats": seen}}
-        metrics = watch.metrics("contrast") | {"feature_spread": vitals.spread(out[ENCODER]), "code_spread": vitals.spread(q[1])}
-        return value, Aux(metrics, stats, memory)
+        return value, Aux(watch.metrics("contrast") | towers.spreads(out), stats, memory)
 
     def after(state):
         m = momentum_at(state.step, about.steps, momentum)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.losses import negatives as variants
-from supcon_jax.losses import vitals
 from supcon_jax.losses.census import Watch
 from supcon_jax.losses.contrast import LABEL_MODES, supcon as supervised
 from supcon_jax.methods import towers
@@ -150,8 +147,7 @@ def contrastive(nets, tx, about, contrast, *, recipe, change, size, norm, slices
         (h, z), stats = sliced(encode(params["model"]), seen(batch, key), state.stats["model"], key, slices=slices)
         watch = Watch(about.sums, jnp.repeat(batch["label"][:, 0], z.shape[1], axis=0))
         value = contrast(unit(z), batch, watch)
-        metrics = watch.metrics("contrast") | {"feature_spread": vitals.spread(h), "code_spread": vitals.spread(z)}
-        return value, Aux(metrics, stats, state.memory)
+        return value, Aux(watch.metrics("contrast") | towers.spreads({ENCODER: h, PROJECTION: z}), stats, state.memory)
 
     head = towers.features(nets, size=size, recipe=recipe, norm=norm)
     return Task(init, (Player("model", loss, tx["model"], parts=NETS),), heads={"features": head})

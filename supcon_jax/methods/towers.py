@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from supcon_jax.losses import vitals
 from supcon_jax.ops.arrays import average
 from supcon_jax.views import recipes
 
@@ -61,16 +62,27 @@ def follow(teacher, params, momentum):
     return {**teacher, "params": average(teacher["params"], student, momentum)}
 
 
-def features(nets, *, size, recipe, norm="", names=(ENCODER, PROJECTION), of=None):
+def spreads(out):
+    """How far apart features and projections lie: what shows that codes collapse."""
+    return {"feature_spread": vitals.spread(joined(out[ENCODER])), "code_spread": vitals.spread(joined(out[PROJECTION]))}
+
+
+def joined(x):
+    """Codes of several networks, of lightness and of colour say, side by side."""
+    return jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
+
+
+def features(nets, *, size, recipe, norm="", names=(ENCODER, PROJECTION), of=None, before=lambda x: x):
     """The head "features" of a method: {"h": the encoder's f32[n, f], "z": the projection's f32[n, d]} of whole pictures.
 
+    before: what happens to a picture before its encoder, another colour space say.
     of: state -> (params, stats) of the nets, those of the owner "model" if left out.
     """
     of = of or (lambda state: (state.params["model"], state.stats["model"]))
 
     def head(state, frozen, batch, key):
         x = recipes.plain(batch["image"], size=size, norm=norm or recipes.own_norm(recipe))
-        out, _ = run(nets, *of(state), x, names, train=False)
-        return {"h": out[names[0]], "z": out[names[-1]]}
+        out, _ = run(nets, *of(state), before(x), names, train=False)
+        return {"h": joined(out[names[0]]), "z": joined(out[names[-1]])}
 
     return head

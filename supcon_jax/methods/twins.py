@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from supcon_jax.core import Aux, Player, Task
-from supcon_jax.losses import decorrelate, vitals
+from supcon_jax.losses import decorrelate
 from supcon_jax.methods import towers
 from supcon_jax.methods.towers import ENCODER, PROJECTION
 
@@ -62,8 +62,7 @@ def twins(nets, tx, compare, *, recipe, change, size, norm) -> Task:
         for view in range(2):
             out, stats = towers.run(nets, params["model"], stats, x[:, view], NETS)
             z.append(out[PROJECTION])
-        metrics = {"feature_spread": vitals.spread(out[ENCODER]), "code_spread": vitals.spread(z[1])}
-        return compare(z), Aux(metrics, stats, state.memory)
+        return compare(z), Aux(towers.spreads(out), stats, state.memory)
 
     head = towers.features(nets, size=size, recipe=recipe, norm=norm)
     return Task(init, (Player("model", loss, tx["model"], parts=NETS),), heads={"features": head})

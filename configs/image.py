@@ -1,0 +1,296 @@
+"""Contrastive learning from pictures alone, without captions.
+
+    python -m supcon_jax.main --config=configs/image.py              SimCLR on coloured shapes, which need no download
+    python -m supcon_jax.main --config=configs/image.py:byol,mnist5k
+    python -m supcon_jax.main --config=configs/image.py:moco_v2,imagenet
+
+Words: a method (simclr supcon moco_v1 moco_v2 moco_v3 byol simsiam swav pcl cpc cmc pirl barlow vicreg), then a data set
+(shapes, mnist5k, digits, emoji: small networks, minutes on two CPU cores; cifar10, cifar100, stl10, imagenette: ResNet-18, 200
+epochs; imagenet: each paper's own recipe), then what changes it:
+    dcl, dclw, debiased, hard    SimCLR with other negatives
+    linear, finetune             a second stage on the encoder: a classifier on fixed features, or all of it fine-tuned
+    seed, compress               a second stage: a small student of the encoder
+    tiny                         sizes of tests
+ImageNet recipes were not run here: the numbers that the papers give are in README.
+"""
+
+from supcon_jax.config import base, choose, stage, update
+
+IMAGENET = 1_281_167  # records
+CONV = {"net": "conv_trunk", "width": 32, "depth": 3, "norm": "batch", "groups": 1}
+RESNET = {"net": "resnet_trunk", "depth": 50, "width": 1.0, "stem": "imagenet", "zero": True, "sk": 0.0, "groups": 1}
+SMALL_RESNET = {**RESNET, "depth": 18, "stem": "small", "zero": False}
+ADAM = {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine", "warmup": 50}
+PROBE = {"name": "adam", "lr": 3e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}
+METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
+           "barlow", "vicreg")  # fmt: skip
+
+
+def get_config(word=""):
+    c = base()
+    follow = c.get_oneway_ref
+    update(c, {
+        "batch": 128, "eval_batch": 256, "stages": ("simclr",),
+        "data": {"name": "shapes", "text": False, "partner": "none", "crop": "none", "size": 32},
+        "views": {"recipe": "shapes"},
+        "every": {"log": 50, "save": 500, "sample": 0},
+    })  # fmt: skip
+    c.data.args = {"size": c.data.get_oneway_ref("size"), "records": 20_000, "seed": 0, "labels": "single", "scenes": False,
+                   "objects": 2}  # fmt: skip
+
+    def method(name, args, nets, **more):
+        """One method at the sizes of two CPU cores; every one has an online probe."""
+        shared = {"recipe": c.views.get_oneway_ref("recipe"), "change": (), "size": c.data.get_oneway_ref("size"), "norm": ""}
+        return stage(
+            c, method=name, steps=1500, args={**shared, **args}, nets={"image": dict(CONV), **nets},
+            optim={"model": dict(ADAM), "probe": dict(PROBE)}, **more,
+        )  # fmt: skip
+
+    def head(kind, **more):
+        return {"net": kind, **more}
+
+    simclr = {"temperature": 0.2, "negatives": "all", "sigma": 0.5, "prior": 0.1, "beta": 1.0, "mean": "anchors", "slices": 1}
+    supcon = {"temperature": 0.1, "base": None, "inside": False, "label_mode": "single", "positives": -1, "slices": 1}
+    moco = {"temperature": 0.2, "queue": 4096, "momentum": 0.99, "shuffle": True}
+    bank = {"temperature": 0.1, "drawn": 1024, "negatives": "shared", "momentum": 0.5}
+    update(c, {
+        "simclr": method("simclr", simclr, {"project": head("simclr_head", dim=64, hidden=0, layers=2)}),
+        "supcon": method("supcon", supcon, {"project": head("supcon_head", dim=64, hidden=0)}),
+        "moco_v1": method("moco", {**moco, "temperature": 0.1}, {"project": head("moco_head", dim=64)}),
+        "moco_v2": method("moco", moco, {"project": head("moco2_head", dim=64, hidden=0)}),
+        "moco_v3": method(
+            "moco3", {"temperature": 0.2, "momentum": 0.99},
+            {"project": head("moco3_head", dim=64, hidden=256, layers=2), "predict": head("moco3_predictor", dim=64, hidden=256)},
+        ),
+        "byol": method(
+            "byol", {"momentum": 0.99},
+            {"project": head("byol_head", dim=64, hidden=256), "predict": head("byol_head", dim=64, hidden=256)},
+        ),
+        "simsiam": method(
+            "simsiam", {"stop": True},
+            {"project": head("simsiam_head", dim=128, hidden=0, layers=2), "predict": head("simsiam_predictor", dim=128, hidden=32)},
+        ),
+        "swav": method(
+            "swav",
+            {"small": 16, "temperature": 0.1, "eps": 0.05, "rounds": 3, "prototypes": 128, "queue": 0, "queue_start": 0},
+            {"project": head("swav_head", dim=64, hidden=128)},
+        ),
+        "pcl": method(
+            "pcl",
+            {**moco, "counts": (64, 128, 256), "negatives": "code", "drawn": 128, "start": 1, "every": 1, "starts": 1,
+             "rounds": 20, "weight": 1.0},
+            {"project": head("moco2_head", dim=64, hidden=0)},
+        ),
+        "cpc": method(
+            "cpc", {"ahead": 3, "negatives": "both", "temperature": 1.0},
+            {"image": head("patch_grid", kind="conv", depth=3, width=32, patch=8, stride=4, norm="layer"),
+             "context": head("row_context", width=64, depth=2)},
+        ),
+        "cmc": method(
+            "cmc", {**bank, "norm": "none", "form": "softmax", "graph": "full"},
+            {"image": head("lab_trunk", kind="conv", depth=3, width=16), "project": head("lab_head", dim=64)},
+        ),
+        "pirl": method(
+            "pirl", {**bank, "patch": 8, "lam": 0.5},
+            {"project": head("moco_head", dim=64), "patches": head("patch_head", dim=64)},
+        ),
+        "barlow": method("barlow", {"off": 0.0051, "factor": 0.1}, {"project": head("barlow_head", dim=256, hidden=256)}),
+        "vicreg": method(
+            "vicreg", {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}, {"project": head("vicreg_head", dim=256, hidden=256)}
+        ),
+    })  # fmt: skip
+    view = {"recipe": c.views.get_oneway_ref("recipe"), "change": (), "size": c.data.get_oneway_ref("size"), "norm": ""}
+    for name, freeze in (("linear", True), ("finetune", False)):
+        c[name] = stage(
+            c, method="finetune", steps=500, args={**view, "freeze": freeze, "smoothing": 0.0}, nets={},
+            optim={"model": {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
+            frozen={"encoder": ""},
+        )  # fmt: skip
+    c.student = stage(
+        c, method="student", steps=1500,
+        args={**view, "kind": "seed", "temperature": 0.2, "teacher_temperature": 0.01, "queue": 4096},
+        nets={"image": {**CONV, "width": 8}, "project": head("moco2_head", dim=64, hidden=0)},
+        optim={"model": dict(ADAM), "probe": dict(PROBE)}, frozen={"teacher": ""},
+    )  # fmt: skip
+    c.evals = {
+        "knn": {"every": 0, "on": "h"},
+        "linear": {"every": 0, "on": "h"},
+        "spectrum": {"every": 0, "on": "h"},
+    }
+    return choose(c, word, presets(word.split(",")))
+
+
+def presets(words) -> dict:
+    """What each word changes. words: those that are given, as a second stage follows the method among them."""
+    first = next((word for word in words if word in METHODS), "simclr")
+    alone = {name: {"stages": (name,)} for name in METHODS}
+    second = {name: {"stages": (first, name), name: {"frozen": {"encoder": f"stage:{first}"}}} for name in ("linear", "finetune")}
+    taught = {"stages": (first, "student"), "student": {"frozen": {"teacher": f"stage:{first}"}}}
+    compress = {**taught, "student": {**taught["student"], "args": {"kind": "compress", "temperature": 0.04}}}
+    return {**alone, **second, "seed": taught, "compress": compress, **DATA, **VARIANTS, "imagenet": IMAGENET_RECIPES, "tiny": TINY}
+
+
+def every(change, names=METHODS):
+    """The same change for each method."""
+    return {name: change for name in names}
+
+
+def fixed(name, **args):
+    """A data set whose pictures all have one size."""
+    return {"name": name, "=args": args, "train": "train", "test": "test"}
+
+
+VARIANTS = {
+    "dcl": {"stages": ("simclr",), "simclr": {"args": {"negatives": "decoupled"}}},
+    "dclw": {"stages": ("simclr",), "simclr": {"args": {"negatives": "weighted"}}},
+    "debiased": {"stages": ("simclr",), "simclr": {"args": {"negatives": "debiased"}}},
+    "hard": {"stages": ("simclr",), "simclr": {"args": {"negatives": "hard"}}},
+}
+
+SGD = {"name": "sgd", "lr": 0.12, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0,
+       "scale_by_batch": "linear"}  # fmt: skip
+
+
+def resnet18(records, queue=4096, epochs=200, batch=512, **trunk):
+    """ResNet-18 for pictures of 32 to 128 pixels: SGD, so many epochs."""
+    image = {**SMALL_RESNET, **trunk}
+    change = {"steps": records * epochs // batch, "nets": {"=image": image}, "optim": {"=model": SGD}}
+    wide = {
+        "simclr": {"nets": {"project": {"dim": 128}}},
+        "supcon": {"nets": {"project": {"dim": 128}}},
+        "moco_v1": {"args": {"queue": queue}, "nets": {"project": {"dim": 128}}},
+        "moco_v2": {"args": {"queue": queue, "momentum": 0.99}, "nets": {"project": {"dim": 128}}},
+        "moco_v3": {"nets": {"project": {"dim": 256, "hidden": 4096}, "predict": {"dim": 256, "hidden": 4096}}},
+        "byol": {"nets": {"project": {"dim": 256, "hidden": 1024}, "predict": {"dim": 256, "hidden": 1024}}},
+        "simsiam": {"nets": {"project": {"dim": 2048, "hidden": 2048}, "predict": {"dim": 2048, "hidden": 512}}},
+        "swav": {"args": {"prototypes": 512}, "nets": {"project": {"dim": 128, "hidden": 512}}},
+        "pcl": {"args": {"queue": queue, "counts": (records // 50, records // 20, records // 10), "drawn": 512, "start": 20,
+                         "starts": 5}, "nets": {"project": {"dim": 128}}},
+        "pirl": {"args": {"drawn": 4096, "patch": 10}, "nets": {"project": {"dim": 128}, "patches": {"dim": 128}}},
+        "barlow": {"nets": {"project": {"dim": 2048, "hidden": 2048}}},
+        "vicreg": {"nets": {"project": {"dim": 2048, "hidden": 2048}}},
+    }  # fmt: skip
+    out = {"batch": batch, "every": {"log": 100, "save": 2000}}
+    for name in METHODS:
+        own = dict(change) if name not in ("cpc", "cmc") else {k: v for k, v in change.items() if k != "nets"}
+        more = wide.get(name, {})
+        own = {**own, **more, "nets": {**own.get("nets", {}), **more.get("nets", {})}}
+        out[name] = own
+    out["cmc"]["nets"] = {"=image": {"net": "lab_trunk", "kind": "resnet", "depth": 18, "width": 0.5, "stem": image["stem"],
+                                     "zero": False, "groups": 1}}  # fmt: skip
+    out["cpc"]["nets"] = {"=image": {"net": "patch_grid", "kind": "resnet", "depth": 18, "width": 0.5, "patch": 16, "stride": 8,
+                                     "norm": "layer", "groups": 1}}  # fmt: skip
+    return out
+
+
+DATA = {
+    "shapes": {},
+    "mnist5k": {"data": {**fixed("mnist5k"), "size": 28}, "views": {"recipe": "digits"}},
+    "digits": {"data": {**fixed("digits"), "size": 32}, "views": {"recipe": "digits"}},
+    "emoji": {
+        "data": {**fixed("emoji", labels="group", uses=10, test=20, skin_tones=False), "crop": "resize", "size": 32},
+        "views": {"recipe": "emoji"},
+    },
+    "cifar10": {"data": fixed("tfds", builder="cifar10"), "views": {"recipe": "cifar_symmetric"}, **resnet18(50_000)},
+    "cifar100": {"data": fixed("tfds", builder="cifar100"), "views": {"recipe": "cifar_symmetric"}, **resnet18(50_000)},
+    "stl10": {
+        "data": {**fixed("tfds", builder="stl10"), "train": "unlabelled", "size": 96}, "views": {"recipe": "simclr"},
+        **resnet18(100_000),
+    },
+    "imagenette": {
+        "data": {**fixed("tfds", builder="imagenette"), "test": "validation", "crop": "resize", "size": 144},
+        "views": {"recipe": "simclr"}, **resnet18(9_469, epochs=800, batch=256, stem="imagenet"),
+    },
+}  # fmt: skip
+
+
+def lars(lr, batch, epochs, **more):
+    """LARS without decay and ratio for biases and norms, ten epochs of warm-up, a cosine to zero."""
+    return {"name": "lars_outside", "lr": lr, "momentum": 0.9, "weight_decay": 1e-6, "exclude": ("vectors",), "schedule": "cosine",
+            "warmup": 10 * IMAGENET // batch, "scale_by_batch": "linear", **more}  # fmt: skip
+
+
+def recipe(batch, epochs, optim, **more):
+    """One method's ImageNet recipe: ResNet-50, so many epochs."""
+    nets = {"=image": {**RESNET, **more.pop("image", {})}, **more.pop("nets", {})}
+    size = {"size": 224, **more.pop("args", {})}
+    return {"batch": batch, "steps": IMAGENET * epochs // batch, "args": size, "nets": nets, "optim": {"=model": optim}, **more}
+
+
+MOMENTUM = {"name": "sgd", "lr": 0.03, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4, "scale_by_batch": "linear"}
+STAIRS = {**MOMENTUM, "schedule": "steps", "milestones": (120, 160), "decay": 0.1}
+COSINE = {**MOMENTUM, "schedule": "cosine"}
+LATE = {**STAIRS, "milestones": (120, 160, 200)}
+IMAGENET_RECIPES = {
+    "data": {**fixed("tfds", builder="imagenet2012"), "test": "validation", "crop": "resize", "size": 256},
+    "views": {"recipe": "simclr"},
+    "every": {"log": 100, "save": 2000},
+    "simclr": recipe(
+        4096, 1000, lars(0.075, 4096, 1000, name="lars", scale_by_batch="sqrt"), image={"zero": True},
+        args={"temperature": 0.1}, nets={"project": {"dim": 128}},
+    ),
+    "supcon": recipe(
+        6144, 350, lars(0.4, 6144, 350, name="lars"), args={"temperature": 0.1}, nets={"project": {"dim": 128, "hidden": 2048}},
+    ),
+    "moco_v1": recipe(
+        256, 200, STAIRS, image={"zero": False, "groups": 8}, nets={"project": {"dim": 128}},
+        args={"recipe": "moco_v1", "temperature": 0.07, "queue": 65536, "momentum": 0.999},
+    ),
+    "moco_v2": recipe(
+        256, 200, COSINE, image={"zero": False, "groups": 8}, nets={"project": {"dim": 128}},
+        args={"recipe": "moco_v2", "temperature": 0.2, "queue": 65536, "momentum": 0.999},
+    ),
+    "moco_v3": recipe(
+        4096, 300, lars(0.3, 4096, 300), args={"recipe": "moco_v3", "temperature": 1.0, "momentum": 0.99},
+        nets={"project": {"dim": 256, "hidden": 4096}, "predict": {"dim": 256, "hidden": 4096}},
+    ),
+    "byol": recipe(
+        4096, 1000, lars(0.2, 4096, 1000, weight_decay=1.5e-6), image={"zero": False},
+        args={"recipe": "byol", "momentum": 0.996},
+        nets={"project": {"dim": 256, "hidden": 4096}, "predict": {"dim": 256, "hidden": 4096}},
+    ),
+    "simsiam": recipe(
+        512, 100, {**COSINE, "lr": 0.05, "parts": {"predict": {"schedule": "constant"}}}, args={"recipe": "moco_v2"},
+        nets={"project": {"dim": 2048, "hidden": 2048, "layers": 3}, "predict": {"dim": 2048, "hidden": 512}},
+    ),
+    "swav": recipe(
+        4096, 400,
+        lars(0.3, 4096, 400, ratio="apart", exclude=(), start=0.0625, end=0.001, parts={"prototypes": {"freeze": 313}}),
+        image={"zero": False}, args={"recipe": "swav", "small": 96, "prototypes": 3000},
+        nets={"project": {"dim": 128, "hidden": 2048}},
+    ),
+    "pcl": recipe(
+        256, 200, COSINE, image={"zero": False, "groups": 8}, nets={"project": {"dim": 128}},
+        args={"recipe": "moco_v2", "temperature": 0.2, "queue": 16384, "momentum": 0.999, "counts": (25_000, 50_000, 100_000),
+              "drawn": 16384, "start": 20, "starts": 5},
+    ),
+    "cpc": recipe(
+        512, 200, {"name": "adam", "lr": 2e-4, "b1": 0.9, "b2": 0.999, "schedule": "constant"}, args={"size": 256, "ahead": 5},
+        nets={"=image": {"net": "patch_grid", "kind": "resnet", "depth": 101, "width": 1.0, "patch": 64, "stride": 32,
+                         "norm": "layer", "groups": 1}, "context": {"width": 256, "depth": 5}},
+    ),
+    "cmc": recipe(
+        256, 240, LATE, args={"recipe": "cmc", "temperature": 0.07, "form": "nce", "drawn": 4096},
+        nets={"=image": {"net": "lab_trunk", "kind": "resnet", "depth": 50, "width": 0.5, "stem": "imagenet", "zero": False,
+                         "groups": 1}, "project": {"dim": 128}},
+    ),
+    "pirl": recipe(
+        1024, 800, COSINE, image={"zero": False}, args={"recipe": "moco_v1", "temperature": 0.07, "drawn": 32000, "patch": 64},
+        nets={"project": {"dim": 128}, "patches": {"dim": 128}},
+    ),
+    "barlow": recipe(
+        2048, 1000, lars(0.2, 2048, 1000, end=0.001, parts={"vectors": {"lr": 0.0048}}),
+        args={"recipe": "moco_v3", "factor": 1.0}, nets={"project": {"dim": 8192, "hidden": 8192}},
+    ),
+    "vicreg": recipe(
+        2048, 1000, lars(0.2, 2048, 1000, end=0.001), args={"recipe": "moco_v3"},
+        nets={"project": {"dim": 8192, "hidden": 8192}},
+    ),
+}  # fmt: skip
+
+TINY_HEAD = {"project": {"dim": 8}}
+TINY = {
+    "batch": 16, "eval_batch": 16,
+    "data": {"args": {"records": 128}},
+    "every": {"log": 1, "save": 2},
+}

@@ -1,0 +1,113 @@
+"""Contrastive predictive coding: a context predicts the codes to come, of patches further down a picture or of later sound."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.core import Aux, Player, Task
+from supcon_jax.losses import predictive, vitals
+from supcon_jax.methods import towers
+from supcon_jax.methods.towers import ENCODER
+from supcon_jax.views import recipes
+
+CONTEXT = "context"
+NETS = (ENCODER, CONTEXT)
+
+
+def cpc(
+    nets,
+    tx,
+    about,
+    *,
+    recipe="cpc",
+    change=(),
+    size=256,
+    norm="",
+    ahead=5,
+    negatives="both",
+    temperature=1.0,
+) -> Task:
+    """CPC on pictures: from the patches above, those up to `ahead` rows further down are told from all others.
+
+        L = sum_{k=1..K} mean -log( exp(z_{r+k}^T W_k c_r) / sum_{z'} exp(z'^T W_k c_r) )
+
+    van den Oord et al. 2018, arXiv 1807.03748, eq. 4 and section 3.2; with layer norms in the place of BatchNorm, which tells
+    patches of a picture from others, as Henaff et al. 2020, arXiv 1905.09272.
+
+    nets: "image": pictures -> a grid of patches f32[n, rows, columns, f]; "context": grid -> grid, each place knowing what lies
+        above it alone.
+    recipe, change, size, norm: of the one view of each picture, see views.recipes.
+    ahead: K, fewer than rows. negatives: "batch", "sequence" or "both", see losses.predictive. temperature: divides the logits.
+    Returns a Task with the player "model" and the head "features", whose h is the mean over the patches.
+    """
+
+    def view(batch, key):
+        return towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0][:, 0]
+
+    def init(key, batch):
+        params, stats = towers.begin(nets, key, view(batch, key), NETS)
+        out = jax.eval_shape(lambda: towers.run(nets, params, stats, view(batch, key), NETS)[0])
+        params["ahead"] = weights(jax.random.fold_in(key, 11), ahead, out[ENCODER].shape[-1], out[CONTEXT].shape[-1])
+        return {"params": {"model": params}, "stats": {"model": stats}}
+
+    def loss(params, state, frozen, batch, key):
+        own = params["model"]
+        out, stats = towers.run(nets, own, state.stats["model"], view(batch, key), NETS)
+        z, c = out[ENCODER], out[CONTEXT]
+        value = predictive.cpc(z, c, own["ahead"], negatives=negatives, scale=1 / temperature, sums=about.sums)
+        pooled = z.mean((1, 2))
+        return value, Aux({"feature_spread": vitals.spread(pooled), "code_spread": vitals.spread(c)}, stats, state.memory)
+
+    def features(state, frozen, batch, key):
+        x = recipes.plain(batch["image"], size=size, norm=norm or recipes.own_norm(recipe))
+        out, _ = towers.run(nets, state.params["model"], state.stats["model"], x, NETS, train=False)
+        return {"h": out[ENCODER].mean((1, 2)), "z": out[CONTEXT].mean((1, 2))}
+
+    return Task(init, (Player("model", loss, tx["model"], parts=(*NETS, "ahead")),), heads={"features": features})
+
+
+def cpc_audio(nets, tx, about, *, samples=20480, ahead=12, negatives="both", temperature=1.0) -> Task:
+    """CPC on raw sound: from the codes so far, those of up to `ahead` steps later are told from all others.
+
+    The loss of `cpc` along time; van den Oord et al. 2018, arXiv 1807.03748, section 3.1.
+
+    nets: "audio": waves f32[n, samples] -> (codes f32[n, t, f], contexts f32[n, t, c]). batch: "audio" f32[n, longer].
+    samples: length of the window that is cut at random out of each wave. The others as for cpc.
+    Returns a Task with the player "model" and the head "features": h the mean of the contexts, z of the codes.
+    Raises ValueError: waves shorter than the window.
+    """
+
+    def window(batch, key):
+        wave = batch["audio"]
+        n, length = wave.shape
+        if length < samples:
+            raise ValueError(f"samples={samples}, but the waves have {length}: use fewer")
+        start = jax.random.randint(key, (n,), 0, length - samples + 1)
+        return jax.vmap(lambda x, at: jax.lax.dynamic_slice(x, (at,), (samples,)))(wave, start)
+
+    def init(key, batch):
+        variables = nets["audio"].init(key, window(batch, key), train=False)
+        z, c = jax.eval_shape(lambda: nets["audio"].apply(variables, window(batch, key), train=False))
+        own = {"audio": variables["params"], "ahead": weights(jax.random.fold_in(key, 11), ahead, z.shape[-1], c.shape[-1])}
+        return {"params": {"model": own}, "stats": {"model": {"audio": variables.get("batch_stats", {})}}}
+
+    def loss(params, state, frozen, batch, key):
+        own = params["model"]
+        variables = {"params": own["audio"], "batch_stats": state.stats["model"]["audio"]}
+        (z, c), new = nets["audio"].apply(variables, window(batch, key), train=True, mutable=["batch_stats"])
+        value = predictive.cpc(z, c, own["ahead"], negatives=negatives, scale=1 / temperature, sums=about.sums)
+        metrics = {"feature_spread": vitals.spread(z.mean(1)), "code_spread": vitals.spread(c)}
+        return value, Aux(metrics, {"audio": new.get("batch_stats", {})}, state.memory)
+
+    def features(state, frozen, batch, key):
+        variables = {"params": state.params["model"]["audio"], "batch_stats": state.stats["model"]["audio"]}
+        z, c = nets["audio"].apply(variables, batch["audio"], train=False)
+        return {"h": c.mean(1), "z": z.mean(1)}
+
+    return Task(init, (Player("model", loss, tx["model"], parts=("audio", "ahead")),), heads={"features": features})
+
+
+def weights(key, steps: int, d: int, e: int):
+    """W_k of each step, f32[steps, d, e], drawn so that predictions are as long as contexts."""
+    return jax.random.normal(key, (steps, d, e)) * e**-0.5

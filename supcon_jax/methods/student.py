@@ -1,0 +1,109 @@
+"""Distillation of a trained encoder into a small one: by similarities to other pictures, or by a classifier's answers."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.core import Aux, Player, Task
+from supcon_jax.losses import distill
+from supcon_jax.methods import towers
+from supcon_jax.methods.towers import ENCODER, PROJECTION
+from supcon_jax.ops import queue as queues
+from supcon_jax.ops.arrays import unit
+from supcon_jax.ops.rows import Rows
+
+NETS = (ENCODER, PROJECTION)
+KINDS = ("seed", "compress")
+
+
+def student(
+    nets,
+    tx,
+    about,
+    *,
+    recipe="moco_v2",
+    change=(),
+    size=224,
+    norm="",
+    kind="seed",
+    temperature=0.2,
+    teacher_temperature=0.01,
+    queue=65536,
+) -> Task:
+    """A small encoder whose similarities to a queue of pictures follow those of a large one.
+
+        L = mean_i  -sum_j p_ij log softmax_j( <s_i, k_j> / T ),   p_i = softmax_j( <t_i, k'_j> / T' )
+
+    "seed": keys are a queue of the teacher's codes and the teacher's own code of the picture; Fang et al. 2021, arXiv
+    2101.04731, eq. 3. "compress": each has a queue of its own codes, the picture itself is not among the keys, T = T';
+    Abbasi Koohpayegani et al. 2020, arXiv 2010.14713, eq. 2 (less the teacher's entropy, a constant).
+
+    nets: "image" and "project" of the student, "teacher/image" and "teacher/project" of frozen["teacher"], codes of one length
+        with "seed".
+    recipe, change, size, norm: of the one view that both see. temperature: T; teacher_temperature: T'. queue: keys.
+    Returns a Task with the player "model" and the head "features"; "queue", and with "compress" "teacher_queue", in memory.
+    Raises ValueError: an unknown kind; codes of two lengths with "seed".
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r}: use seed or compress")
+    seed = kind == "seed"
+    above = {name: nets[f"teacher/{name}"] for name in NETS}
+
+    def view(batch, key):
+        return towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0][:, 0]
+
+    def taught(frozen, x):
+        tower = frozen["teacher"]
+        out, _ = towers.run(above, tower["params"], tower["stats"], x, NETS, train=False)
+        return jax.lax.stop_gradient(unit(out[PROJECTION]))
+
+    def init(key, batch):
+        x = view(batch, key)
+        params, stats = towers.begin(nets, key, x, NETS)
+        z = jax.eval_shape(lambda: towers.run(nets, params, stats, x, NETS)[0][PROJECTION])
+        t = jax.eval_shape(lambda: _shape(above, x))
+        if seed and z.shape != t.shape:
+            raise ValueError(f"nets.project gives codes of {z.shape[1]} numbers, the teacher's have {t.shape[1]}: use as many")
+        held = {"queue": queues.init(queue, Rows(jnp.zeros((t if seed else z).shape)))}
+        held |= {} if seed else {"teacher_queue": queues.init(queue, Rows(jnp.zeros(t.shape)))}
+        return {"params": {"model": params}, "stats": {"model": stats}, "memory": held}
+
+    def loss(params, state, frozen, batch, key):
+        x, memory = view(batch, key), state.memory
+        out, stats = towers.run(nets, params["model"], state.stats["model"], x, NETS)
+        s, t = unit(out[PROJECTION]), taught(frozen, x)
+        how = {"scale": 1 / temperature, "sums": about.sums}
+        if seed:
+            q, keys = own_first(t, queues.keys(memory["queue"]))
+            how["teacher_scale"] = 1 / teacher_temperature
+            value = distill.distilled(q.replace(x=s), keys, t, keys.x, veto=others, **how)
+            memory = {**memory, "queue": queues.enqueue(memory["queue"], Rows(t))}
+        else:
+            mine, theirs = (queues.keys(memory[name]) for name in ("queue", "teacher_queue"))
+            value = distill.compress(Rows(s), mine, t, theirs.x, **how)
+            memory = {**memory, "queue": queues.enqueue(memory["queue"], Rows(jax.lax.stop_gradient(s))),
+                      "teacher_queue": queues.enqueue(memory["teacher_queue"], Rows(t))}  # fmt: skip
+        return value, Aux(towers.spreads(out), stats, memory)
+
+    head = towers.features(nets, size=size, recipe=recipe, norm=norm)
+    return Task(init, (Player("model", loss, tx["model"], parts=NETS),), heads={"features": head})
+
+
+def own_first(t, old):
+    """(queries' identities, keys): the teacher's codes of the batch before those of the queue."""
+    row = jnp.arange(len(t), dtype=jnp.int32)
+    index = jnp.concatenate([row, jnp.full(old.x.shape[0], -1, jnp.int32)])
+    valid = jnp.concatenate([jnp.ones(len(t), bool), old.valid.astype(bool)])
+    return Rows(t, index=row), Rows(jnp.concatenate([t, old.x]), index=index, valid=valid)
+
+
+def others(q, k):
+    """Veto: keys of this batch that are not the query's own; those of the queue have index -1."""
+    return (q.index[:, None] != k.index[None, :]) & (k.index[None, :] >= 0)
+
+
+def _shape(nets, x):
+    """The teacher's codes in shape."""
+    params, stats = towers.begin(nets, jax.random.key(0), x, NETS)
+    return towers.run(nets, params, stats, x, NETS, train=False)[0][PROJECTION]
