@@ -16,9 +16,7 @@ from supcon_jax.ops.readings import Reading, read
 from supcon_jax.ops.rows import dense
 
 
-def decoupled(
-    q, k=None, *, scale, sigma=None, empty="drop", base=None, weights=rule.same_label, veto=None, sums=dense
-):
+def decoupled(q, k=None, *, scale, sigma=None, empty="drop", base=None, weights=rule.same_label, veto=None, sums=dense):
     """Decoupled contrastive loss (DCL): the denominator holds the negatives alone.
 
         L = mean_i  -v_i sum_p w_ip s_ip / sum_p w_ip + log sum_{n in Neg(i)} exp s_in
@@ -42,9 +40,7 @@ def decoupled(
     return _mean(jnp.where(has, far.lse, 0) - attract, has, q, scale, base, empty)
 
 
-def one_positive(
-    q, k=None, *, scale, empty="drop", base=None, weights=rule.same_label, veto=None, mean="anchors", sums=dense
-):
+def one_positive(q, k=None, *, scale, empty="drop", base=None, weights=rule.same_label, veto=None, mean="anchors", sums=dense):
     """Each positive alone among the negatives: the other positives are left out of its denominator.
 
         L = mean_i  1/|P(i)| sum_{p in P(i)} -log( exp(s_ip) / (exp(s_ip) + sum_{n in Neg(i)} exp(s_in)) )
@@ -105,9 +101,37 @@ def debiased(q, k=None, *, scale, prior=0.1, beta=0.0, weights=rule.same_label, 
     return masked_mean(jax.nn.softplus(log_g), has)
 
 
-def supcon_in(
-    q, k=None, *, scale, empty="drop", base=None, weights=rule.same_label, norm="count", veto=None, sums=dense
-):
+def hardened(q, k=None, *, scale, alpha, empty="drop", base=None, weights=rule.same_label, veto=None, sums=dense):
+    """Negatives count the more the harder they are: each is weighed by exp(alpha cos), which has no gradient.
+
+        L = mean_i  -mean_{p in P(i)} s_ip + log( sum_{p in P(i)} exp s_ip + sum_{n in Neg(i)} exp(s_in + alpha sg(c_in)) )
+
+    s = scale c, c the cosine; the negatives' logits as Lan et al. 2025, arXiv 2503.04812. alpha = 0 is contrast.supcon.
+
+    Other arguments as for contrast.supcon; w_ij > 0 are the positives, all others the negatives. scale: f32[]. alpha: f32[].
+    Returns f32[]; rows without a positive are empty.
+    Raises ValueError: a scale for each row.
+    """
+    scale = jnp.asarray(scale, jnp.float32 if q.x.dtype != jnp.float64 else jnp.float64)
+    if scale.ndim:
+        raise ValueError("hardened takes one scale for all rows")
+    weigh, q, k, veto = _prepared(q, k, weights, veto)
+    near = sums(q, k, scale=scale, weigh=weigh, veto=rules.either(veto, rules.no(weigh)))
+    share = jax.lax.stop_gradient(scale / (scale + alpha))  # of the logit's slope that is left
+
+    def slow(rows):
+        x = rows.x
+        part = share.astype(x.dtype)
+        return rows.replace(x=part * x + (1 - part) * jax.lax.stop_gradient(x))
+
+    a = slow(q)
+    far = sums(a, a if k is q else slow(k), scale=scale + alpha, weigh=rules.everyone, veto=rules.either(veto, weigh))
+    has = near.wgt > 0
+    lse = jnp.where(has, jnp.logaddexp(near.lse, far.lse), 0)
+    return _mean(lse - _own(near), has, q, scale, base, empty)
+
+
+def supcon_in(q, k=None, *, scale, empty="drop", base=None, weights=rule.same_label, norm="count", veto=None, sums=dense):
     """Supervised contrastive loss, mean over positives inside the log (L_in).
 
         L = mean_i  -log( 1/norm_i sum_{p in P(i)} exp(s_ip) / sum_{a != i} exp(s_ia) )

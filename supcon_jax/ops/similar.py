@@ -1,6 +1,10 @@
-"""Vetoes by similarity: pairs that look too much alike to be negatives."""
+"""Pairs that look too much alike to be negatives: left out by a threshold, or the nearest few cancelled or made positives."""
 
-from supcon_jax.ops.rows import logits
+import jax
+import jax.numpy as jnp
+
+from supcon_jax.ops.arrays import LOWEST, wide
+from supcon_jax.ops.rows import logits, same_index, same_record
 from supcon_jax.ops.rules import two_sided, ways
 
 
@@ -20,3 +24,52 @@ def false_negatives(threshold, weigh):
         return tuple(alike & ~w.astype(bool) for w in ways(weigh, q, k))
 
     return veto
+
+
+def cancelled(q, support=None, *, most=10, threshold=0.7, attract=False):
+    """Rows and rules for false-negative cancellation: the nearest other rows of an example are no negatives.
+
+        score_ij = max_s <u_is, z_j>,   FN(i): the `most` rows j of other examples of greatest score, those above the threshold
+        eliminated:  L = mean_i  log sum_{a != i, a not in FN(i)} exp s_ia - mean_{p in P(i)} s_ip
+        attracted:   L = mean_i  log sum_{a != i} exp s_ia - mean_{p in P(i) or FN(i)} s_ip
+
+    Huynh et al. 2020, arXiv 2011.11765; P(i): the other views of the example. No gradient flows through scores,
+    of which there is one for each pair of rows at once.
+
+    q: unit rows [n, d] with record i32[n]. support: unit rows [n, s, d], further views of each row's example, by whatever
+    network; the views of the example in the batch if left out. most: 1 or more. threshold: a cosine. attract: positives
+    instead of nothing.
+    Returns (rows, {"weights": rule, "veto": rule}), for use as in contrast.supcon(rows, scale=..., **rules).
+    Raises ValueError: rows without records, or most out of range.
+    """
+    n = q.x.shape[0]
+    if q.record is None or not 1 <= most <= n:
+        raise ValueError(f"cancelled reads Rows(x, record=example of each row [n]) and takes 1 to {n} of them, not {most}")
+    index = jnp.arange(n, dtype=jnp.int32) if q.index is None else q.index
+    q = q.replace(index=index)
+    score = jnp.where(same_record(q, q), LOWEST, _scores(q, support))
+    if q.valid is not None:
+        score = jnp.where(q.valid.astype(bool)[None, :], score, LOWEST)
+    best, place = jax.lax.top_k(score, most)
+    q = q.replace(label=jnp.where(best > jnp.maximum(threshold, LOWEST / 2), index[place], -1))
+
+    def found(q, k):
+        return jnp.any((q.label[:, None, :] == k.index[None, :, None]) & (k.index >= 0)[None, :, None], axis=2)
+
+    if attract:
+        return q, {"weights": lambda q, k: same_record(q, k) | found(q, k), "veto": same_index}
+    return q, {"weights": same_record, "veto": lambda q, k: same_index(q, k) | found(q, k)}
+
+
+def _scores(q, support):
+    """The greatest cosine of each row's support with each row, [n, n]."""
+    x = jax.lax.stop_gradient(q.x)
+    if support is not None:
+        exact = {"precision": jax.lax.Precision.HIGHEST, "preferred_element_type": wide(x)}
+        return jnp.max(jnp.einsum("nsd,md->nsm", jax.lax.stop_gradient(support).astype(x.dtype), x, **exact), axis=1)
+    n = len(x)
+    s = logits(q.replace(x=x), q.replace(x=x), 1.0)
+    if q.valid is not None:
+        s = jnp.where(q.valid.astype(bool)[:, None], s, LOWEST)
+    group = jnp.unique(q.record, size=n, return_inverse=True)[1]
+    return jax.ops.segment_max(s, group, n)[group]

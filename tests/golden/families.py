@@ -5,7 +5,7 @@ MODULES = {"attngan_d64", "attngan_d128", "attngan_d256", "attngan_g", "attngan_
            "fid_inception_w16", "galip_d_magp", "galip_g", "hf_bert_tiny", "hf_clip_tiny", "hf_vit_tiny",
            "openai_clip_rn", "openai_clip_vit", "ssagan_d_magp", "ssagan_g", "tv_resnet18_w8", "tv_resnet50_w16", "tv_vit_tiny"}
 
-# judged by test_losses.py, test_pairs.py, test_steps.py, test_text_to_image.py and test_metrics.py
+# judged by test_losses.py, test_pairs.py, test_unimodal.py, test_steps.py, test_text_to_image.py and test_metrics.py
 LOSSES = {"barlow_vicreg", "byol_simsiam", "clip_infonce", "clip_siglip_sharded", "cmc_nce", "coca_distill", "damsm",
           "decoupled_debiased_hard", "gan_losses", "gradcache", "image_text_matching", "lars_steps", "mclea_icl_ial",
           "milnce", "moco", "multilabel_supcon", "ntxent", "pcl_protonce", "pml_supcon_ntxent", "siglip_sigmoid",
