@@ -3,6 +3,7 @@
 # key pattern, accepted types, range check, what to do. The first row that matches a key decides.
 NUMBER = (int, float)
 TERMS = ("supcon", "ntxent", "unicl", "label_head", "xmc")  # those of losses.terms
+STEMS = ("imagenet", "small", "deep", "patch", "conv")  # of nets.backbone
 RANGES = (
     ("*seed", int, lambda x: 0 <= x < 2**31, "an integer, 0 to 2147483647"),
     ("precision", str, lambda x: x in ("f32", "bf16"), "f32 or bf16"),
@@ -61,6 +62,18 @@ RANGES = (
     ("*.clip.*", NUMBER, lambda x: x > 0, "a norm > 0"),
     ("*.warmup", int, lambda x: x >= 0, "a number of steps >= 0"),
     ("*.decay", NUMBER, lambda x: 0 < x <= 1, "a factor in (0, 1]"),
+    ("*.optim.*.start", NUMBER, lambda x: 0 <= x <= 1, "a share of the rate, 0 to 1"),
+    ("*.optim.*.end", NUMBER, lambda x: 0 <= x <= 1, "a share of the rate, 0 to 1"),
+    ("*.optim.*.milestones", tuple, lambda x: all(isinstance(m, NUMBER) and m > 0 for m in x), "epochs > 0, as (120, 160)"),
+    ("*.optim.*.scale_by_batch", str, lambda x: x in ("", "linear", "sqrt"), "linear, sqrt, or empty for none"),
+    ("*.optim.*.momentum", NUMBER, lambda x: 0 <= x < 1, "a share in [0, 1)"),
+    ("*.optim.*.nesterov", bool, lambda x: True, "True or False"),
+    ("*.optim.*.weight_decay", NUMBER, lambda x: x >= 0, "a rate >= 0"),
+    ("*.optim.*.trust", NUMBER, lambda x: x > 0, "a number > 0, 0.001 as published"),
+    ("*.optim.*.ratio", str, lambda x: x in ("joint", "apart"), "joint or apart"),
+    ("*.optim.*.clip_ratio", bool, lambda x: True, "True or False"),
+    ("*.optim.*.exclude", tuple, lambda x: words(x), "names of parts, such as ('vectors',), or () for nothing"),
+    ("*.optim.*.freeze", int, lambda x: x >= 0, "a number of steps >= 0"),
     ("*.floor", NUMBER, lambda x: x >= 0, "a rate >= 0"),
     ("*.dropout", NUMBER, lambda x: 0 <= x < 1, "a share in [0, 1)"),
     ("*.args.gammas", tuple, lambda x: len(x) == 3 and all(isinstance(g, NUMBER) and g > 0 for g in x), "three numbers > 0"),
@@ -70,11 +83,27 @@ RANGES = (
     ("*.args.z", int, lambda x: x >= 1, "at least 1"),
     ("*.nets.gen.mask_width", int, lambda x: x >= 1, "at least 1"),
     ("*.nets.disc.most", int, lambda x: x >= 1, "at least 1"),
+    ("*.nets.*.widths", tuple, lambda x: widths(x), "at least one width >= 0 (0: as the input)"),
+    ("*.nets.*.depth", int, lambda x: x >= 1, "at least 1"),
+    ("*.nets.*.stem", str, lambda x: x in STEMS, f"one of {', '.join(STEMS)} (ViT: patch or conv)"),
+    ("*.nets.*.sk", NUMBER, lambda x: x >= 0, "a ratio >= 0, 0.0625 in SimCLR v2, 0 for none"),
+    ("*.nets.*.groups", int, lambda x: x >= 1, "at least 1; 1 normalises by the whole batch"),
+    ("*.nets.*.pool", str, lambda x: x in ("class", "mean"), "class or mean"),
+    ("*.nets.*.layers", int, lambda x: x >= 1, "at least 1"),
+    ("*.nets.*.prototypes", int, lambda x: x >= 2, "at least 2"),
     ("*.nets.*.width", NUMBER, lambda x: x > 0, "a number > 0"),
     ("*.b1", NUMBER, lambda x: 0 <= x < 1, "a number in [0, 1)"),
     ("*.b2", NUMBER, lambda x: 0 <= x < 1, "a number in [0, 1)"),
     ("*.fakes", int, lambda x: x >= 2, "at least 2"),
 )
+
+
+def widths(x: tuple) -> bool:
+    return bool(x) and all(type(w) is int and w >= 0 for w in x)
+
+
+def words(x: tuple) -> bool:
+    return all(isinstance(word, str) and word for word in x)
 
 
 def span(x: tuple) -> bool:

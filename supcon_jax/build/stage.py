@@ -98,7 +98,8 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
 def make_task(config: dict, name: str, nets: dict, about: core.About) -> core.Task:
     """The task of the stage `name` from its nets. Raises UserError: a bad name or argument."""
     section = config[name]
-    tx = {player: optim.optimiser(o, steps=about.steps, epoch=about.epoch) for player, o in section["optim"].items()}
+    sizes = {"steps": about.steps, "epoch": about.epoch, "batch": section["batch"]}
+    tx = {player: optim.optimiser(o, **sizes) for player, o in section["optim"].items()}
     function = resolve({**METHODS, **GANS}, section["method"], f"config.{name}.method")
     args = {key: frozen(value) for key, value in section["args"].items()}
     return call(function, f"{name}.args", nets, tx, about, **args)

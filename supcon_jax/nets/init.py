@@ -95,5 +95,12 @@ def lecun(key, shape, dtype=jnp.float32):
     return normal(math.sqrt(1 / math.prod(shape[:-1])))(key, shape, dtype)
 
 
+def xavier(key, shape, dtype=jnp.float32):
+    """Uniform with variance 2 / (inputs + features); for a kernel of patches the inputs are all values of a patch.
+
+    Glorot and Bengio 2010, eq. 16."""
+    return uniform(math.sqrt(6 / (math.prod(shape[:-1]) + shape[-1])))(key, shape, dtype)
+
+
 def _given(value, dtype):
     return np.ascontiguousarray(value, jnp.dtype(dtype))

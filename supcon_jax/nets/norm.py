@@ -1,4 +1,4 @@
-"""Batch normalisation over every axis but the last, and spectral normalisation of kernels."""
+"""Batch normalisation over every axis but the last, layer normalisation of rows, spectral normalisation of kernels."""
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,7 @@ class BatchNorm(nn.Module):
         move once, by the mean of the groups'. It stands for per-device statistics and is the same on any number of
         devices; 1 is the whole global batch.
     jitter: standard deviation of the initial scale around `start` (0.02 in the GANs, 0 elsewhere).
-    affine: with a learned scale and bias.
+    affine: with a learned scale and bias. bias: of these two the bias too.
     clamp: a batch's own variance is raised to eps where it is below, instead of by eps everywhere: what the replicated
         batch norm of SSA-GAN's code does on several devices.
     x: [..., c]; train: normalise by this batch and move the averages (collection "batch_stats").
@@ -36,6 +36,7 @@ class BatchNorm(nn.Module):
     jitter: float = 0.0
     groups: int = 1
     affine: bool = True
+    bias: bool = True
     clamp: bool = False
     start: float = 1.0
     dtype: jax.typing.DTypeLike | None = None
@@ -43,11 +44,11 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x, *, train: bool):
         c, wide = x.shape[-1], jnp.promote_types(x.dtype, jnp.float32)
+        scale, bias = jnp.ones(c, wide), jnp.zeros(c, wide)
         if self.affine:
             scale = self.param("scale", init.normal(self.jitter, self.start), (c,), jnp.float32)
+        if self.affine and self.bias:
             bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
-        else:
-            scale, bias = jnp.ones(c, wide), jnp.zeros(c, wide)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
         h = x.astype(wide)
@@ -89,6 +90,35 @@ def rowwise(values, h):
     """Channels [c], or one row of them for each group [g, c] -> what broadcasts against h [n, ..., c]."""
     each = values[None] if values.ndim == 1 else jnp.repeat(values, len(h) // len(values), axis=0)
     return each.reshape(len(each), *(1,) * (h.ndim - 2), -1)
+
+
+class LayerNorm(nn.Module):
+    """Each row by the mean and variance of all that it holds, in float32 or wider; scale and bias for each channel.
+
+    Ba et al. 2016, arXiv 1607.06450. In the place of BatchNorm where rows must not know of each other, as in CPC.
+
+    start: initial scale. x: [n, ..., c]; train changes nothing. Returns the shape and dtype of x.
+    """
+
+    eps: float = 1e-5
+    start: float = 1.0
+
+    @nn.compact
+    def __call__(self, x, *, train: bool = False):
+        c, h = x.shape[-1], x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        scale = self.param("scale", init.normal(0.0, self.start), (c,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        axes = tuple(range(1, h.ndim))
+        h = h - h.mean(axes, keepdims=True)
+        h = h * jax.lax.rsqrt(jnp.square(h).mean(axes, keepdims=True) + self.eps)
+        return (h * rowwise(scale, h) + rowwise(bias, h)).astype(x.dtype)
+
+
+def normaliser(kind: str, name: str, *, groups: int = 1, start: float = 1.0) -> nn.Module:
+    """The norm that a network's option asks for: "batch" or "layer". groups: see BatchNorm. Raises ValueError: another."""
+    if kind not in ("batch", "layer"):
+        raise ValueError(f"norm {kind!r} is not known; use batch or layer")
+    return BatchNorm(groups=groups, start=start, name=name) if kind == "batch" else LayerNorm(start=start, name=name)
 
 
 class SpectralNorm(nn.Module):

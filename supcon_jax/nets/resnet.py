@@ -1,11 +1,12 @@
-"""ResNets of 18 to 200 layers, with the stem of ImageNet or of small pictures."""
+"""ResNets of 18 to 200 layers, with the stem of ImageNet or of small pictures, ResNet-D and selective kernels."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from supcon_jax.nets import init
 from supcon_jax.nets.blocks import DType, max_pool
-from supcon_jax.nets.norm import BatchNorm
+from supcon_jax.nets.norm import normaliser
+from supcon_jax.nets.selective import SelectiveConv
 from supcon_jax.ops.convolve import convolve
 
 DEPTHS = {  # layers -> blocks of each stage, whether these are bottlenecks
@@ -18,7 +19,7 @@ class Residual(nn.Module):
     """relu(x + f(x)): two 3 x 3 convolutions, or 1 x 1, 3 x 3 and 1 x 1 with four times the channels at the end.
 
     features: of the 3 x 3 convolutions, of which the first has the stride. Where sizes differ x passes a 1 x 1 convolution.
-    zero: the last scale starts at 0, so that the block starts as the identity.
+    zero: the last scale starts at 0, so that the block starts as the identity. deep, sk, norm, groups: see ResNet.
     """
 
     features: int
@@ -26,6 +27,10 @@ class Residual(nn.Module):
     bottleneck: bool
     zero: bool
     dtype: DType = None
+    deep: bool = False
+    sk: float = 0.0
+    norm: str = "batch"
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -33,19 +38,27 @@ class Residual(nn.Module):
             pad = ((kernel // 2, kernel // 2),) * 2
             h = nn.Conv(features, (kernel, kernel), stride, pad, use_bias=False, kernel_init=init.he, dtype=self.dtype,
                         conv_general_dilated=convolve, name=f"conv{i}")(h)
-            return BatchNorm(start=start, name=f"norm{i}")(h, train=train)
+            return normaliser(self.norm, f"norm{i}", groups=self.groups, start=start)(h, train=train)
 
         last = 0.0 if self.zero else 1.0
         if self.bottleneck:
             out = 4 * self.features
             h = nn.relu(layer(x, 1, self.features, 1))
-            h = nn.relu(layer(h, 2, self.features, 3, self.stride))
+            if self.sk:
+                h = SelectiveConv(self.features, self.stride, self.sk, self.norm, self.groups, self.dtype, name="select")(
+                    h, train=train)
+            else:
+                h = nn.relu(layer(h, 2, self.features, 3, self.stride))
             h = layer(h, 3, out, 1, 1, last)
         else:
             out = self.features
             h = nn.relu(layer(x, 1, out, 3, self.stride))
             h = layer(h, 2, out, 3, 1, last)
-        short = layer(x, "_short", out, 1, self.stride) if x.shape[-1] != out or self.stride > 1 else x
+        short, stride = x, self.stride
+        if x.shape[-1] != out or stride > 1:
+            if self.deep and stride > 1:
+                short, stride = nn.avg_pool(x, (2, 2), (stride, stride), "SAME", count_include_pad=False), 1
+            short = layer(short, "_short", out, 1, stride)
         return nn.relu(short + h)
 
 
@@ -57,9 +70,14 @@ class ResNet(nn.Module):
     depth: layers, a key of DEPTHS. width: factor on every channel count. small: for pictures of 32 to 64 pixels: the stem is
     one 3 x 3 convolution without stride and pool. zero: the last scale of every block starts at 0 (Goyal et al. 2017, arXiv
     1706.02677, section 5.1). classes: length of the logits, none if 0.
+    deep: ResNet-D, He et al. 2019, arXiv 1812.01187, section 4.2: three 3 x 3 convolutions in the stem, unless `small`, and
+    means of 2 x 2 pixels before the 1 x 1 convolution of a shortcut with stride.
+    sk: ratio of the selective kernels in the place of the 3 x 3 convolutions, none if 0 (see SelectiveConv).
+    norm: "batch", or "layer" for rows that must not know of each other. groups: of every BatchNorm, see there.
     image: [n, h, w, 3], scaled as the weights want it.
     Returns taps: "stem", "layer1" to "layer4" the maps, "pooled" the mean over the last one [n, c], and "logits" if there are
     classes; the last two in float32 or wider.
+    Raises ValueError: another depth, selective kernels without bottlenecks.
     """
 
     depth: int = 50
@@ -68,25 +86,43 @@ class ResNet(nn.Module):
     zero: bool = False
     classes: int = 0
     dtype: DType = None
+    deep: bool = False
+    sk: float = 0.0
+    norm: str = "batch"
+    groups: int = 1
 
     @nn.compact
     def __call__(self, image, *, train: bool = False):
+        if self.depth not in DEPTHS:
+            raise ValueError(f"a ResNet of {self.depth} layers is not known; use one of: {', '.join(map(str, DEPTHS))}")
         blocks, bottleneck = DEPTHS[self.depth]
+        if self.sk and not bottleneck:
+            raise ValueError(f"selective kernels stand in bottlenecks, which a ResNet of {self.depth} layers lacks; use 50")
         base = max(1, round(64 * self.width))
-        kernel, stride, pad = (3, 1, 1) if self.small else (7, 2, 3)
-        h = nn.Conv(base, (kernel, kernel), stride, ((pad, pad),) * 2, use_bias=False, kernel_init=init.he, dtype=self.dtype,
-                    conv_general_dilated=convolve, name="conv_stem")(image)
-        h = nn.relu(BatchNorm(name="norm_stem")(h, train=train))
-        if not self.small:
-            h = max_pool(jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf), 2, "VALID")
+        h = self.stem(image, base, train)
         taps = {"stem": h}
         for stage, count in enumerate(blocks):
             for i in range(count):
                 stride = 2 if stage and not i else 1
-                block = Residual(base * 2**stage, stride, bottleneck, self.zero, self.dtype, name=f"layer{stage + 1}_block{i}")
+                block = Residual(base * 2**stage, stride, bottleneck, self.zero, self.dtype, self.deep, self.sk, self.norm,
+                                 self.groups, name=f"layer{stage + 1}_block{i}")
                 h = block(h, train=train)
             taps[f"layer{stage + 1}"] = h
         taps["pooled"] = h.mean((1, 2), dtype=jnp.promote_types(h.dtype, jnp.float32))
         if self.classes:
             taps["logits"] = nn.Dense(self.classes, kernel_init=init.lecun, name="fc")(taps["pooled"])
         return taps
+
+    def stem(self, h, base, train):
+        """Picture -> the map that the first stage sees, [n, h / 4, w / 4, base], or of full size if `small`."""
+        plan = [("_stem", base, 3, 1)] if self.small else [("_stem", base, 7, 2)]
+        if self.deep and not self.small:
+            half = max(1, base // 2)
+            plan = [("_stem0", half, 3, 2), ("_stem1", half, 3, 1), ("_stem2", base, 3, 1)]
+        for name, features, kernel, stride in plan:
+            h = nn.Conv(features, (kernel, kernel), stride, ((kernel // 2, kernel // 2),) * 2, use_bias=False,
+                        kernel_init=init.he, dtype=self.dtype, conv_general_dilated=convolve, name=f"conv{name}")(h)
+            h = nn.relu(normaliser(self.norm, f"norm{name}", groups=self.groups)(h, train=train))
+        if self.small:
+            return h
+        return max_pool(jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf), 2, "VALID")

@@ -34,7 +34,7 @@ class Attention(nn.Module):
     Vaswani et al. 2017, arXiv 1706.03762.
 
     heads: must divide the width of x; features: width of the result, that of x if 0; deviation: standard deviation of
-    the initial kernel of the last layer.
+    the initial kernel of the last layer. xavier: all kernels begin by Xavier's rule, each of the three by itself.
     x: [n, t, d], keys and values; query: [n, q, d], x itself if left out; mask: bool[q, t] or bool[n, q, t] (axes of length
     one stand for all), True where a query may look. Returns [n, q, features]. Softmax in float32 or wider.
     """
@@ -43,15 +43,18 @@ class Attention(nn.Module):
     features: int = 0
     deviation: float = 0.0
     dtype: DType = None
+    xavier: bool = False
 
     @nn.compact
     def __call__(self, x, query=None, mask=None):
         d = x.shape[-1]
+        near, last = init.normal(d**-0.5), init.normal(self.deviation or d**-0.5)
+        near, last = (init.xavier, init.xavier) if self.xavier else (near, last)
         if d % self.heads:
             raise ValueError(f"{self.heads} heads cannot share a width of {d}")
 
         def project(h, name):
-            h = nn.Dense(d, kernel_init=init.normal(d**-0.5), dtype=self.dtype, name=name)(h)
+            h = nn.Dense(d, kernel_init=near, dtype=self.dtype, name=name)(h)
             return h.reshape(*h.shape[:-1], self.heads, d // self.heads)
 
         q, k, v = project(x if query is None else query, "query"), project(x, "key"), project(x, "value")
@@ -61,15 +64,15 @@ class Attention(nn.Module):
             logits = jnp.where(mask[..., None, :, :], logits, jnp.finfo(wide).min)
         weight = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
         h = jnp.einsum("nhqt,nthd->nqhd", weight, v).reshape(*q.shape[:2], d)
-        return nn.Dense(self.features or d, kernel_init=init.normal(self.deviation or d**-0.5), dtype=self.dtype,
-                        name="out")(h)
+        return nn.Dense(self.features or d, kernel_init=last, dtype=self.dtype, name="out")(h)
 
 
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): [n, t, d] -> [n, t, d].
 
     depth: number of blocks in the whole stack; the layers that add to x start smaller by its root, as CLIP's.
-    hidden: width inside the mlp; act: "gelu" or "quick_gelu"; eps: of the layer norms.
+    hidden: width inside the mlp; act: "gelu" or "quick_gelu"; eps: of the layer norms. xavier: all kernels begin by
+    Xavier's rule instead.
     """
 
     heads: int
@@ -78,16 +81,19 @@ class Block(nn.Module):
     act: str = "gelu"
     eps: float = 1e-5
     dtype: DType = None
+    xavier: bool = False
 
     @nn.compact
     def __call__(self, x, mask=None):
         d = x.shape[-1]
         added = (2 * d * self.depth) ** -0.5
+        wide, back = init.normal((2 * d) ** -0.5), init.normal(added)
+        wide, back = (init.xavier, init.xavier) if self.xavier else (wide, back)
         h = layer_norm(self.eps, self.dtype, "norm0")(x)
-        x = x + Attention(self.heads, 0, added, self.dtype, name="attention")(h, mask=mask)
+        x = x + Attention(self.heads, 0, added, self.dtype, self.xavier, name="attention")(h, mask=mask)
         h = layer_norm(self.eps, self.dtype, "norm1")(x)
-        h = nn.Dense(self.hidden, kernel_init=init.normal((2 * d) ** -0.5), dtype=self.dtype, name="expand")(h)
-        return x + nn.Dense(d, kernel_init=init.normal(added), dtype=self.dtype, name="project")(ACTS[self.act](h))
+        h = nn.Dense(self.hidden, kernel_init=wide, dtype=self.dtype, name="expand")(h)
+        return x + nn.Dense(d, kernel_init=back, dtype=self.dtype, name="project")(ACTS[self.act](h))
 
 
 class ViT(nn.Module):
