@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from supcon_jax.evals.clusters import grouped
 from supcon_jax.evals.matching import codes
 from supcon_jax.evals.protocol import Protocol, record
 from supcon_jax.evals.r_precision import unit
+from supcon_jax.evals.spectrum import alignment, rank, uniformity
 from supcon_jax.evals.streams import reals
-from supcon_jax.ops.clusters import kmeans, nmi
 
-SHUFFLES = 5  # of the labels, for the level of chance
 CHUNK = 512
 
 
@@ -21,10 +21,10 @@ def geometry(image_code, text_code, *, batches, limit=None, protocol=Protocol(),
     *_within, *_between: mean cosine of two rows that share a label, and of two that do not; *_separation: their
         difference. Of both: of a picture and the caption of another.
     *_alignment: mean squared distance of rows that belong together: of one label (2 - 2 within, for unit rows); of both:
-        a picture and its own caption. *_uniformity: see `uniformity`.
+        a picture and its own caption. *_uniformity: see spectrum.uniformity.
     *_nmi: of k-means clusters, as many as labels, with the labels; *_nmi_chance: with shuffled labels. Left out where rows
         have several labels.
-    *_rank: see `rank`, at most the smaller of rows and length of a code.
+    *_rank: see spectrum.rank, at most the smaller of rows and length of a code.
     Of both, the last three are of all rows as one set. Numbers that the rows cannot give (one label alone, each label once,
     no labels, fewer different rows than labels) are left out. Rows without a label count only where no label is asked for;
     pairs of equal captions count only where no caption is looked at.
@@ -41,12 +41,13 @@ def geometry(image_code, text_code, *, batches, limit=None, protocol=Protocol(),
     }
     out = {}
     for kind, (rows, near, label) in sets.items():
-        values, said = grouped(rows, label, seed)
+        found, said = grouped(rows, label, seed)
+        values = {key: found[key] for key in ("nmi", "nmi_chance") if key in found}
         values |= near | {"uniformity": uniformity(rows), "rank": rank(rows)}
         if "within" in near:
             values["alignment"] = 2 - 2 * near["within"]
         if kind == "both":
-            values["alignment"] = float(np.mean(((image - text) ** 2).sum(1)))
+            values["alignment"] = alignment(image, text)
         values = {f"{kind}_{name}": value for name, value in values.items() if value is not None}
         out |= record(values, own.replace(subsets=said))
     return out
@@ -75,51 +76,3 @@ def cosines(a, b, label, alike):
             count[which] += mask.sum()
     out = {name: float(x / n) for name, x, n in zip(("within", "between"), total, count, strict=True) if n}
     return out | ({"separation": out["within"] - out["between"]} if len(out) == 2 else {})
-
-
-def uniformity(x):
-    """How evenly unit rows cover the sphere; lower is more even, 0 where all are one.
-
-        U = log mean_{i < j} exp(-2 |x_i - x_j|^2)
-
-    Wang & Isola 2020, arXiv 2005.10242. x: [n, d]. Returns a float, None for a single row.
-    """
-    n = len(x)
-    if n < 2:
-        return None
-    square, total = (x * x).sum(1), 0.0
-    for start in range(0, n, CHUNK):
-        rows = slice(start, start + CHUNK)
-        apart = np.maximum(square[rows, None] + square[None] - 2 * x[rows] @ x.T, 0)
-        apart[np.arange(len(apart)), np.arange(start, start + len(apart))] = np.inf  # a row and itself
-        total += np.exp(-2 * apart).sum()
-    return float(np.log(max(total, np.finfo(np.float64).tiny) / (n * (n - 1))))
-
-
-def rank(x):
-    """Effective number of directions that rows use, RankMe.
-
-        exp( -sum_k p_k log p_k ),   p_k = sigma_k / sum_l sigma_l,   sigma: singular values, not centred
-
-    Garrido et al. 2023, arXiv 2210.02885. x: [n, d]. Returns a float in 1 .. min(n, d), None where all rows are zero.
-    Differs from: the paper, which adds 1e-7 to each p_k (here 0 log 0 = 0).
-    """
-    sigma = np.linalg.svd(x, compute_uv=False)
-    if not sigma.any():
-        return None
-    p = sigma / sigma.sum()
-    p = p[p > 0]
-    return float(np.exp(-(p * np.log(p)).sum()))
-
-
-def grouped(x, label, seed):
-    """({"nmi", "nmi_chance"}, how it was measured in words); nothing where rows have no single labels to compare with."""
-    if label is None or np.ndim(label) != 1:
-        return {}, ""
-    x, label = x[label >= 0], label[label >= 0]
-    kinds, count = np.unique(label, return_counts=True)
-    if len(kinds) < 2 or count.max() < 2 or len(np.unique(x, axis=0)) < len(kinds):
-        return {}, ""
-    found, rng = kmeans(x, len(kinds), seed), np.random.default_rng(seed)
-    chance = float(np.mean([nmi(found, rng.permutation(label)) for _ in range(SHUFFLES)]))
-    return {"nmi": nmi(found, label), "nmi_chance": chance}, f"k-means, {len(kinds)} clusters of {len(x)} rows"

@@ -44,8 +44,9 @@ class Protocol:
     its input. real_number, real_origin, fake_number, fake_origin: how many and whence; real_content, fake_content:
     hash of those pictures (see streams.Content). captions: which captions and how chosen. truncation: of the noise,
     None for none. splits: of the Inception score or folds. subsets: of KID, or candidates of R-precision, or pairs of
-    diversity. neighbours: k. seed: of noise and drawing. ema: whether the averaged weights were used. truncation and
-    ema are "unknown" of pictures that come from elsewhere.
+    diversity. neighbours: k. train_number, train_origin, train_content: pictures that a probe was fitted to or that
+    neighbours were looked for among. settings: how a probe was fitted, in words. seed: of noise and drawing. ema: whether
+    the averaged weights were used. truncation and ema are "unknown" of pictures that come from elsewhere.
     """
 
     metric: str = ""
@@ -63,6 +64,10 @@ class Protocol:
     splits: str = ""
     subsets: str = ""
     neighbours: int = 0
+    train_number: int = 0
+    train_origin: str = ""
+    train_content: str = ""
+    settings: str = ""
     seed: int = 0
     ema: bool | str = False
 

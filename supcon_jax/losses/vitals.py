@@ -75,3 +75,39 @@ def spreads(index, **codes):
     """
     out = {f"{name}_spread": spread(x) for name, x in codes.items()}
     return out | {f"{name}_pair_distance": pair_distance(x, index) for name, x in codes.items() if x.shape[1] == 2}
+
+
+def health(codes, positive=None):
+    """Signs of collapse in a step's codes, f32[] each, for train.alarms:
+
+    std: sqrt(d) mean_j std_i(u_ij), near 1 where codes spread out, 0 where all are one (Chen & He 2021, arXiv 2011.10566).
+    participation: directions that codes vary in, 1 .. d: tr(C)^2 / tr(C^2) of their covariance C, where tr(C^2) is the sum
+    of its squares (no eigenvalues), taken on the smaller of C and the rows' own products. 0 where all codes are one.
+    positive_cosine: mean cosine of two views of one row; of the first views with `positive`, if that is given.
+    negative_cosine: mean cosine of two views of different rows, from sums alone:
+
+        ( |sum_iv u_iv|^2 - sum_i |sum_v u_iv|^2 ) / (n (n - 1) v^2)
+
+    codes: [n, v, d], made unit here; positive: [n, d] (another network's codes of the same rows), or None. A figure that
+    needs two rows or two views is left out where there is one.
+    """
+    u = unit(jax.lax.stop_gradient(codes).astype(wide(codes)))
+    n, v, d = u.shape
+    flat = u.reshape(n * v, d)
+    centred = flat - flat.mean(0, keepdims=True)
+    small = centred.T @ centred if d <= n * v else centred @ centred.T
+    trace, square = jnp.sum(jnp.square(centred)), jnp.sum(jnp.square(small))
+    varies = trace > 1e-6 * n * v  # below that it is rounding
+    out = {"participation": jnp.where(varies, trace**2 / jnp.where(varies, square, 1), 0)}
+    if n * v > 1:
+        out["std"] = d**0.5 * jnp.mean(jnp.sqrt(jnp.sum(jnp.square(centred), axis=0) / (n * v - 1)))
+    own = jnp.sum(jnp.square(u.sum(1)), axis=1)
+    if positive is not None:
+        other = unit(jax.lax.stop_gradient(positive).astype(u.dtype))
+        out["positive_cosine"] = jnp.mean(jnp.sum(u[:, 0] * other, axis=1))
+    elif v > 1:
+        lengths = jnp.sum(jnp.square(u), axis=(1, 2))  # v, but for rows of zeros
+        out["positive_cosine"] = jnp.mean(own - lengths) / (v * (v - 1))
+    if n > 1:
+        out["negative_cosine"] = (jnp.sum(jnp.square(u.sum((0, 1)))) - jnp.sum(own)) / (n * (n - 1) * v * v)
+    return {name: x.astype(jnp.float32) for name, x in out.items()}

@@ -16,6 +16,8 @@ AT_CHANCE = 0.98  # of ln(keys), and all above it, where random codes stand at a
 ALIKE = 0.1  # diversity of the fakes beside the reals: healthy 0.15 (DF-GAN at step 10), later 0.38 to 2.2
 CLOSE = 0.1  # spread of codes, a mean cosine of 0.99: healthy 0.16 (texts at step 10) and more, later 0.8 to 0.97
 CLASS = 0.5  # distance of a pair beside any two: healthy 0.56 and more; 0.17 to 0.46 in a GAN with ten times the label term
+FLAT = 0.1  # std of codes beside that of rows spread out, as CLOSE
+LINE = 1.5  # directions that codes vary in: 1 where they lie on a line; two classes told apart, and nothing else, look so too
 WON = 0.02  # discriminator's loss as a share of that without an opinion: healthy 0.24 and more
 BLIND = 0.01  # distance of that share from 1, where all logits are 0: healthy ones come near, even above, but do not stay
 SATURATED = 50.0  # percent of values at either end, beyond those of the reals (white backgrounds): healthy up to 36
@@ -56,6 +58,16 @@ SIGNS = (
     Sign(
         "*_spread", lambda x, near: x < CLOSE, "codes of different rows are nearly one (collapse)",
         "lower the learning rate, raise the temperature, or look whether the pairs differ",
+    ),
+    Sign(
+        "*/std", lambda x, near: x < FLAT, "codes of all pictures are nearly one (collapse)",
+        "look whether the teacher's side is cut off from the gradient and the predictor and its BatchNorm are there, lower the"
+        " learning rate, use stronger views or a larger weight of the variance or decorrelation term",
+    ),
+    Sign(
+        "*/participation", lambda x, near: x < LINE and near.get("std", 1.0) >= FLAT,
+        "codes vary along one line only (dimensional collapse; right only of two classes)",
+        "lower the learning rate, use stronger views, more prototypes or negatives, or a larger weight of the covariance term",
     ),
     Sign(
         "*_pair_distance", lambda x, near: x < CLASS,

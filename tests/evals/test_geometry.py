@@ -47,23 +47,6 @@ def test_cosines_are_means_over_pairs(kind, monkeypatch):
     assert geometry.cosines(a, b, label, (index, same)) == pytest.approx(want, rel=1e-12)
 
 
-def test_uniformity_is_the_log_mean_of_all_pairs(monkeypatch):
-    monkeypatch.setattr(geometry, "CHUNK", 7)
-    x = rows()
-    pairs = [math.exp(-2 * sum((p - q) ** 2 for p, q in zip(a, b))) for a, b in itertools.combinations(x.tolist(), 2)]
-    assert geometry.uniformity(x) == pytest.approx(math.log(math.fsum(pairs) / len(pairs)), rel=1e-12)
-    assert geometry.uniformity(np.repeat(x[:1], 4, 0)) == pytest.approx(0, abs=1e-12)
-
-
-def test_the_rank_counts_directions_that_are_used():
-    x = rows()
-    sigma = np.sqrt(np.linalg.eigvalsh(x.T @ x))
-    p = [s / sigma.sum() for s in sigma]
-    assert geometry.rank(x) == pytest.approx(math.exp(-sum(q * math.log(q) for q in p)), rel=1e-9)
-    assert geometry.rank(np.eye(6)) == pytest.approx(6) and geometry.rank(np.ones((6, 4))) == pytest.approx(1, abs=1e-6)
-    assert geometry.rank(np.zeros((3, 2))) is None
-
-
 # ---- of a world --------------------------------------------------------------------------------------------------------
 
 

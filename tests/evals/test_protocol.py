@@ -10,7 +10,7 @@ from supcon_jax.evals.protocol import Network, Protocol, numbers, record
 FULL = Protocol(
     metric="fid", network="net", weights="ab" * 32, resize="299 bilinear", real_number=10, real_origin="cub/test",
     fake_number=20, fake_origin="W/attngan", captions="first", truncation=0.9, splits="10", subsets="100 x 1000",
-    neighbours=3, seed=1, ema=True,
+    neighbours=3, train_number=30, train_origin="cub/train", train_content="cd" * 8, settings="lbfgs", seed=1, ema=True,
 )  # fmt: skip
 
 
