@@ -46,8 +46,8 @@ def get_config(word=""):
             optim={"model": dict(ADAM), "probe": dict(PROBE)}, **more,
         )  # fmt: skip
 
-    def head(kind, **more):
-        return {"net": kind, **more}
+    def head(net, **more):
+        return {"net": net, **more}
 
     simclr = {"temperature": 0.2, "negatives": "all", "sigma": 0.5, "prior": 0.1, "beta": 1.0, "mean": "anchors", "slices": 1}
     supcon = {"temperature": 0.1, "base": None, "inside": False, "label_mode": "single", "positives": -1, "slices": 1}
@@ -87,7 +87,7 @@ def get_config(word=""):
              "context": head("row_context", width=64, depth=2)},
         ),
         "cmc": method(
-            "cmc", {**bank, "norm": "none", "form": "softmax", "graph": "full"},
+            "cmc", {**bank, "recipe": "cmc", "form": "softmax", "graph": "full"},
             {"image": head("lab_trunk", kind="conv", depth=3, width=16), "project": head("lab_head", dim=64)},
         ),
         "pirl": method(

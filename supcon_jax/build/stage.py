@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from supcon_jax import core, hosts, shard, storage
-from supcon_jax.build import clip, evaluations, trunks, weights
+from supcon_jax.build import clip, evaluations, pretext, trunks, weights
 from supcon_jax.build.datasets import Data, mesh_of, open_data, vocabulary
 from supcon_jax.build.names import GENERATORS, call, counted, frozen, net, resolve
 from supcon_jax.config import UserError, difference, digest
@@ -79,6 +79,8 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, sums, mesh)
     task = make_task(config, name, nets, about)
     task = trunks.begun(task, config, name) if load is load_frozen else task
+    task, towers = pretext.started(task, config, name, towers)
+    task = pretext.with_probe(task, config, name, data, about)
     check_labels(section["args"], data, name)
     measure = evaluations.Context(config, name, folder, task, towers, hashes, data, mesh)
     run = loop.Run(
@@ -87,6 +89,7 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
         every=config["every"], keep=config["keep"], skip_limit=config["skip_limit"], config=depends(config, name),
         evals=evaluations.build(measure) if evaluate else (),
         picture=evaluations.sampler(measure) if evaluate and "generate" in task.heads else None,
+        records=(lambda: data.in_order(batch, section["size"])) if task.refresh else None,
         split=config["mesh"]["params_mib"] * 2**20 if config["mesh"]["params"] == "fsdp" else None,
     )  # fmt: skip
     finish = functools.partial(
@@ -99,7 +102,8 @@ def make_task(config: dict, name: str, nets: dict, about: core.About) -> core.Ta
     """The task of the stage `name` from its nets. Raises UserError: a bad name or argument."""
     section = config[name]
     sizes = {"steps": about.steps, "epoch": about.epoch, "batch": section["batch"]}
-    tx = {player: optim.optimiser(o, **sizes) for player, o in section["optim"].items()}
+    own = {player: o for player, o in section["optim"].items() if player != pretext.PROBE}
+    tx = {player: optim.optimiser(o, **sizes) for player, o in own.items()}
     function = resolve({**METHODS, **GANS}, section["method"], f"config.{name}.method")
     args = {key: frozen(value) for key, value in section["args"].items()}
     return call(function, f"{name}.args", nets, tx, about, **args)
@@ -118,6 +122,8 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
     for kind in ("damsm", "clip"):
         for key, options in towers.get(kind, {}).get("nets", {}).items():
             nets[key] = net(options, f"{name}.frozen.{kind}", precision, **counted(options, len(data.vocab)))
+    for key, options in pretext.below(towers).items():
+        nets[key] = net(options, f"{name}.frozen", precision)
     if "clip" in nets:
         clip.check(config, name, nets["clip"], towers["clip"])
     for key, options in own_nets(section, towers).items():
@@ -144,7 +150,7 @@ def told_nets(section: dict, towers: dict) -> dict:
     """The options of all nets in a stage's weight file: its own, of a GAN's the generator, and its frozen encoders'."""
     own = own_nets(section, towers)
     own = {"gen": own["gen"]} if section["method"] in GENERATORS else own
-    return {**own, **next((about["nets"] for about in towers.values() if "nets" in about), {})}
+    return {**own, **next((about["nets"] for key, about in towers.items() if "nets" in about and key != "teacher"), {})}
 
 
 def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict, dict]:
@@ -165,12 +171,14 @@ def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dic
                 trees |= {key: tree} if trunks.fixed(config, name, key) else {}
             continue
         if not place:
+            if key in pretext.FROM:
+                raise UserError(pretext.needed(key, name))
             raise UserError(
                 f"{name} needs pretrained encoders: run the damsm stage first, or give its weights.safetensors"
                 f" with --config.{name}.frozen.{key}=FILE"
             )
         path = workdir / place[6:] / "weights.safetensors" if place.startswith("stage:") else storage.place(place)
-        trees[key], about[key], hashes[key] = weights.load(path, key)
+        trees[key], about[key], hashes[key] = weights.load(path, pretext.KIND if key in pretext.FROM else key)
     return jax.tree.map(jnp.asarray, trees), about, hashes
 
 
@@ -280,5 +288,6 @@ def export_model(state, towers):
 
 
 EXPORTS = {"damsm": export_damsm, "clip_heads": export_clip, "classifier": export_model,
-           **dict.fromkeys(GENERATORS, export_generator), "galip": export_galip}
-KINDS = {"clip_heads": "clip"}  # what a stage's weights are to those that read them, where it is not the method's name
+           **dict.fromkeys(GENERATORS, export_generator), "galip": export_galip,
+           **dict.fromkeys(pretext.KINDS, pretext.export)}
+KINDS = {"clip_heads": "clip", **pretext.KINDS}  # what a stage's weights are to those that read them, where it is not the method's name

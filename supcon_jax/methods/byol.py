@@ -42,15 +42,17 @@ def byol(nets, tx, about, *, recipe="byol", change=(), size=224, norm="", moment
 
     def loss(params, state, frozen, batch, key):
         x, teacher = pair(batch, key), state.memory["teacher"]
-        stats, seen, p, z = state.stats["model"], teacher["stats"], [], []
+        stats, seen, h, p, own, z = state.stats["model"], teacher["stats"], [], [], [], []
         for view in range(2):
             out, stats = towers.run(nets, params["model"], stats, x[:, view], CHAIN)
             target, seen = towers.run(nets, teacher["params"], seen, x[:, view], NETS)
+            h.append(out[ENCODER])
             p.append(out[PREDICTION])
+            own.append(out[PROJECTION])
             z.append(jax.lax.stop_gradient(target[PROJECTION]))
         value = predict.byol(p[0], z[1]) + predict.byol(p[1], z[0])
         memory = {**state.memory, "teacher": {**teacher, "stats": jax.lax.stop_gradient(seen)}}
-        return value, Aux(towers.spreads(out), stats, memory)
+        return value, Aux(towers.health(jnp.stack(h, axis=1), jnp.stack(own, axis=1)), stats, memory)
 
     def after(state):
         tau = momentum_at(state.step, about.steps, momentum)
@@ -83,13 +85,14 @@ def simsiam(nets, tx, about, *, recipe="moco_v2", change=(), size=224, norm="", 
         return towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0]
 
     def loss(params, state, frozen, batch, key):
-        x, stats, p, z = pair(batch, key), state.stats["model"], [], []
+        x, stats, h, p, z = pair(batch, key), state.stats["model"], [], [], []
         for view in range(2):
             out, stats = towers.run(nets, params["model"], stats, x[:, view], CHAIN)
+            h.append(out[ENCODER])
             p.append(out[PREDICTION])
             z.append(out[PROJECTION])
         value = (against(p[0], z[1]) + against(p[1], z[0])) / 2
-        return value, Aux(towers.spreads(out), stats, state.memory)
+        return value, Aux(towers.health(jnp.stack(h, axis=1), jnp.stack(z, axis=1)), stats, state.memory)
 
     head = towers.features(nets, size=size, recipe=recipe, norm=norm)
     return Task(init, (Player("model", loss, tx["model"], parts=CHAIN),), heads={"features": head})

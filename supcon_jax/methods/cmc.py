@@ -13,7 +13,7 @@ from supcon_jax.methods import towers
 from supcon_jax.methods.towers import ENCODER, PROJECTION
 from supcon_jax.ops.arrays import merge, unit
 from supcon_jax.ops.rows import Rows
-from supcon_jax.views import colour, jigsaw
+from supcon_jax.views import jigsaw
 
 NETS = (ENCODER, PROJECTION)
 GRAPHS = ("core", "full")
@@ -27,7 +27,7 @@ def cmc(
     recipe="cmc",
     change=(),
     size=224,
-    norm="none",
+    norm="",
     temperature=0.07,
     form="nce",
     graph="full",
@@ -43,7 +43,7 @@ def cmc(
     With two kinds both are the same.
 
     nets: "image": Lab pictures f32[n, h, w, 3] -> a tuple of features, one for each kind of channels; "project": tuple -> tuple.
-    recipe, change, size, norm: of the one view of each picture, see views.recipes; it is turned to Lab in [0, 1], so norm "none".
+    recipe, change, size, norm: of the one view of each picture, see views.recipes; those of recipe cmc are in Lab.
     form: of the loss, "nce" (with a constant from the first batch) or "softmax"; temperature, drawn (negatives from the bank),
         negatives ("shared" by the batch, or "per_anchor" as the authors' code), momentum: see losses.bank.
     Returns a Task with the player "model", the head "features" and in memory "banks" [records, d] and "z", their constants.
@@ -53,7 +53,7 @@ def cmc(
         raise ValueError(f"graph={graph!r}: use core or full")
 
     def view(batch, key):
-        return colour.lab(towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0][:, 0])
+        return towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0][:, 0]
 
     def init(key, batch):
         params, stats = towers.begin(nets, key, view(batch, key), NETS)
@@ -79,9 +79,9 @@ def cmc(
             banks.update(old, index, x, momentum=momentum) for old, x in zip(memory["banks"], z, strict=True)
         )
         memory = {**memory, "banks": kept, "z": jax.lax.stop_gradient(jnp.stack(constants))}
-        return value, Aux(towers.spreads(out), stats, memory)
+        return value, Aux(towers.health(out[ENCODER][0][:, None], z[0][:, None], z[1]), stats, memory)
 
-    head = towers.features(nets, size=size, recipe=recipe, norm=norm, before=colour.lab)
+    head = towers.features(nets, size=size, recipe=recipe, norm=norm)
     return Task(init, (Player("model", loss, tx["model"], parts=NETS),), heads={"features": head})
 
 
@@ -140,13 +140,12 @@ def pirl(
         h = seen[ENCODER].reshape(*pieces.shape[:2], -1)
         changed, stats = towers.run(nets, own, stats, h, ("patches",))
         some = banks.draw(jax.random.fold_in(key, 1), about.records, len(index), drawn, negatives)
-        image = Rows(unit(out[PROJECTION]))
+        image, other = unit(out[PROJECTION]), unit(changed["patches"])
         value = banks.pirl(
-            image, Rows(unit(changed["patches"])), state.memory["bank"], index, some, scale=1 / temperature, lam=lam,
-            sums=about.sums,
+            Rows(image), Rows(other), state.memory["bank"], index, some, scale=1 / temperature, lam=lam, sums=about.sums,
         )  # fmt: skip
-        memory = {**state.memory, "bank": banks.update(state.memory["bank"], index, image.x, momentum=momentum)}
-        return value, Aux(towers.spreads(out), stats, memory)
+        memory = {**state.memory, "bank": banks.update(state.memory["bank"], index, image, momentum=momentum)}
+        return value, Aux(towers.health(out[ENCODER][:, None], image[:, None], other), stats, memory)
 
     head = towers.features(nets, size=size, recipe=recipe, norm=norm)
     return Task(init, (Player("model", loss, tx["model"], parts=(*NETS, "patches")),), heads={"features": head})

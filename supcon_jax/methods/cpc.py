@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from supcon_jax.core import Aux, Player, Task
-from supcon_jax.losses import predictive, vitals
+from supcon_jax.losses import predictive
 from supcon_jax.methods import towers
 from supcon_jax.methods.towers import ENCODER
 from supcon_jax.views import recipes
@@ -56,8 +56,8 @@ def cpc(
         out, stats = towers.run(nets, own, state.stats["model"], view(batch, key), NETS)
         z, c = out[ENCODER], out[CONTEXT]
         value = predictive.cpc(z, c, own["ahead"], negatives=negatives, scale=1 / temperature, sums=about.sums)
-        pooled = z.mean((1, 2))
-        return value, Aux({"feature_spread": vitals.spread(pooled), "code_spread": vitals.spread(c)}, stats, state.memory)
+        signs = towers.health(z.mean((1, 2))[:, None], c.mean((1, 2))[:, None])
+        return value, Aux(signs, stats, state.memory)
 
     def features(state, frozen, batch, key):
         x = recipes.plain(batch["image"], size=size, norm=norm or recipes.own_norm(recipe))
@@ -97,8 +97,8 @@ def cpc_audio(nets, tx, about, *, samples=20480, ahead=12, negatives="both", tem
         variables = {"params": own["audio"], "batch_stats": state.stats["model"]["audio"]}
         (z, c), new = nets["audio"].apply(variables, window(batch, key), train=True, mutable=["batch_stats"])
         value = predictive.cpc(z, c, own["ahead"], negatives=negatives, scale=1 / temperature, sums=about.sums)
-        metrics = {"feature_spread": vitals.spread(z.mean(1)), "code_spread": vitals.spread(c)}
-        return value, Aux(metrics, {"audio": new.get("batch_stats", {})}, state.memory)
+        signs = towers.health(c.mean(1)[:, None], z.mean(1)[:, None])
+        return value, Aux(signs, {"audio": new.get("batch_stats", {})}, state.memory)
 
     def features(state, frozen, batch, key):
         variables = {"params": state.params["model"]["audio"], "batch_stats": state.stats["model"]["audio"]}

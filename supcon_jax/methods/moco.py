@@ -69,7 +69,7 @@ def moco(
         q, k, old = unit(out[PROJECTION]), unit(k), state.memory["queue"]
         value = bank.among(Rows(q), k, queues.keys(old), scale=1 / temperature, sums=about.sums)
         memory = {**state.memory, "teacher": {**teacher, "stats": seen}, "queue": queues.enqueue(old, Rows(k))}
-        return value, Aux(towers.spreads(out), stats, memory)
+        return value, Aux(towers.health(out[ENCODER][:, None], q[:, None], k), stats, memory)
 
     def after(state):
         moved = towers.follow(state.memory["teacher"], state.params["model"], momentum)
@@ -124,10 +124,11 @@ def moco3(
 
     def loss(params, state, frozen, batch, key):
         x, stats, teacher = pair(batch, key), state.stats["model"], state.memory["teacher"]
-        seen, q, k = teacher["stats"], [], []
+        seen, h, q, k = teacher["stats"], [], [], []
         for view in range(2):
             out, stats = towers.run(nets, params["model"], stats, x[:, view], chain)
             q.append(unit(out[PREDICTION]))
+            h.append(out[ENCODER])
             code, seen = shuffled_codes(nets, {**teacher, "stats": seen}, x[:, view], None)
             k.append(unit(code))
         row, watch = jnp.arange(len(x), dtype=jnp.int32), Watch(about.sums)
@@ -136,7 +137,8 @@ def moco3(
             for a, b in ((q[0], k[1]), (q[1], k[0]))
         )
         memory = {**state.memory, "teacher": {**teacher, "stats": seen}}
-        return value, Aux(watch.metrics("contrast") | towers.spreads(out), stats, memory)
+        signs = towers.health(jnp.stack(h, axis=1), jnp.stack(q, axis=1))
+        return value, Aux(watch.metrics("contrast") | signs, stats, memory)
 
     def after(state):
         m = momentum_at(state.step, about.steps, momentum)

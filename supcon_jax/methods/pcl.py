@@ -13,7 +13,7 @@ from supcon_jax.losses import bank
 from supcon_jax.losses.prototypes import Prototypes, concentration, draw, proto_nce
 from supcon_jax.methods import towers
 from supcon_jax.methods.moco import NETS, shuffled_codes
-from supcon_jax.methods.towers import PROJECTION
+from supcon_jax.methods.towers import ENCODER, PROJECTION
 from supcon_jax.ops import clusters
 from supcon_jax.ops import queue as queues
 from supcon_jax.ops.arrays import unit
@@ -91,7 +91,8 @@ def pcl(
             )
         groups = proto_nce(q, own, negatives=negatives, drawn=some, sums=about.sums)
         teacher = {**memory["teacher"], "stats": seen}
-        metrics = towers.spreads(out) | {"pictures": pictures, "prototypes": groups}
+        signs = towers.health(out[ENCODER][:, None], q.x[:, None], k)
+        metrics = signs | {"pictures": pictures, "prototypes": groups}
         memory = {**memory, "teacher": teacher, "queue": queues.enqueue(old, Rows(k))}
         return pictures + weight * groups, Aux(metrics, stats, memory)
 

@@ -147,7 +147,7 @@ def contrastive(nets, tx, about, contrast, *, recipe, change, size, norm, slices
         (h, z), stats = sliced(encode(params["model"]), seen(batch, key), state.stats["model"], key, slices=slices)
         watch = Watch(about.sums, jnp.repeat(batch["label"][:, 0], z.shape[1], axis=0))
         value = contrast(unit(z), batch, watch)
-        return value, Aux(watch.metrics("contrast") | towers.spreads({ENCODER: h, PROJECTION: z}), stats, state.memory)
+        return value, Aux(watch.metrics("contrast") | towers.health(h, z), stats, state.memory)
 
     head = towers.features(nets, size=size, recipe=recipe, norm=norm)
     return Task(init, (Player("model", loss, tx["model"], parts=NETS),), heads={"features": head})

@@ -84,7 +84,7 @@ def student(
             value = distill.compress(Rows(s), mine, t, theirs.x, **how)
             memory = {**memory, "queue": queues.enqueue(memory["queue"], Rows(jax.lax.stop_gradient(s))),
                       "teacher_queue": queues.enqueue(memory["teacher_queue"], Rows(t))}  # fmt: skip
-        return value, Aux(towers.spreads(out), stats, memory)
+        return value, Aux(towers.health(out[ENCODER][:, None], s[:, None]), stats, memory)
 
     head = towers.features(nets, size=size, recipe=recipe, norm=norm)
     return Task(init, (Player("model", loss, tx["model"], parts=NETS),), heads={"features": head})

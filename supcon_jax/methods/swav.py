@@ -79,7 +79,7 @@ def swav(
             old = old.replace(valid=old.valid & (state.step >= queue_start))
             memory = {**memory, "queue": queues.enqueue(memory["queue"], Rows(z[:, :CODED]))}
         value = swapped(z, own["prototypes"], scale=1 / temperature, eps=eps, rounds=rounds, queue=old)
-        metrics = towers.spreads({ENCODER: h, PROJECTION: z[:, :CODED]}) | {"prototypes_used": assigned(z[:, 0], own["prototypes"])}
+        metrics = towers.health(h, z[:, :CODED]) | {"prototypes_used": assigned(z[:, 0], own["prototypes"])}
         return value, Aux(metrics, stats, memory)
 
     def after(state):

@@ -62,9 +62,10 @@ def follow(teacher, params, momentum):
     return {**teacher, "params": average(teacher["params"], student, momentum)}
 
 
-def spreads(out):
-    """How far apart features and projections lie: what shows that codes collapse."""
-    return {"feature_spread": vitals.spread(joined(out[ENCODER])), "code_spread": vitals.spread(joined(out[PROJECTION]))}
+def health(h, z, positive=None):
+    """Signs of collapse for the log: those of the codes z [n, v, d], see losses.vitals.health, and in how many directions the
+    features h [n, v, f] vary. positive: another network's codes of the same rows [n, d]."""
+    return vitals.health(z, positive) | {"feature_participation": vitals.health(h)["participation"]}
 
 
 def joined(x):
@@ -72,17 +73,16 @@ def joined(x):
     return jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
 
 
-def features(nets, *, size, recipe, norm="", names=(ENCODER, PROJECTION), of=None, before=lambda x: x):
+def features(nets, *, size, recipe, norm="", names=(ENCODER, PROJECTION), of=None):
     """The head "features" of a method: {"h": the encoder's f32[n, f], "z": the projection's f32[n, d]} of whole pictures.
 
-    before: what happens to a picture before its encoder, another colour space say.
     of: state -> (params, stats) of the nets, those of the owner "model" if left out.
     """
     of = of or (lambda state: (state.params["model"], state.stats["model"]))
 
     def head(state, frozen, batch, key):
         x = recipes.plain(batch["image"], size=size, norm=norm or recipes.own_norm(recipe))
-        out, _ = run(nets, *of(state), before(x), names, train=False)
+        out, _ = run(nets, *of(state), x, names, train=False)
         return {"h": joined(out[names[0]]), "z": joined(out[names[-1]])}
 
     return head

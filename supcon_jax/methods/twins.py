@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
+
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.losses import decorrelate
 from supcon_jax.methods import towers
@@ -58,11 +60,12 @@ def twins(nets, tx, compare, *, recipe, change, size, norm) -> Task:
         return {"params": {"model": params}, "stats": {"model": stats}}
 
     def loss(params, state, frozen, batch, key):
-        x, stats, z = pair(batch, key), state.stats["model"], []
+        x, stats, h, z = pair(batch, key), state.stats["model"], [], []
         for view in range(2):
             out, stats = towers.run(nets, params["model"], stats, x[:, view], NETS)
+            h.append(out[ENCODER])
             z.append(out[PROJECTION])
-        return compare(z), Aux(towers.spreads(out), stats, state.memory)
+        return compare(z), Aux(towers.health(jnp.stack(h, axis=1), jnp.stack(z, axis=1)), stats, state.memory)
 
     head = towers.features(nets, size=size, recipe=recipe, norm=norm)
     return Task(init, (Player("model", loss, tx["model"], parts=NETS),), heads={"features": head})

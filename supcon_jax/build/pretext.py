@@ -1,0 +1,81 @@
+"""What stages of picture encoders have beside their method: trained encoders below them, an online probe, weights to hand on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from supcon_jax import core
+from supcon_jax.config import UserError
+from supcon_jax.methods import ENCODERS
+from supcon_jax.methods.probe import NAME as PROBE
+from supcon_jax.methods.probe import probed
+from supcon_jax.train import optim
+
+KIND = "encoder"  # what a weight file of these stages holds
+FROM = {"encoder": "", "teacher": "teacher/"}  # key in config.STAGE.frozen -> prefix of its nets' names in the task
+KINDS = {**dict.fromkeys(ENCODERS, KIND), "finetune": KIND}
+
+
+def below(towers: dict) -> dict:
+    """The options of the nets of trained encoders that a stage works with, by the names that its task calls them.
+
+    towers: what their weight files say.
+    """
+    return {
+        prefix + name: options
+        for key, prefix in FROM.items()
+        for name, options in towers.get(key, {}).get("nets", {}).items()
+    }
+
+
+def needed(key: str, name: str) -> str:
+    """What is said where no encoder was given."""
+    return (
+        f"{name} needs a trained encoder: name a method before it (--config=configs/image.py:simclr,{name}), or give its"
+        f" weights.safetensors with --config.{name}.frozen.{key}=FILE"
+    )
+
+
+def with_probe(task: core.Task, config: dict, name: str, data, about: core.About) -> core.Task:
+    """The task with the online probe that config.STAGE.optim.probe asks for.
+
+    Raises UserError: the records have no labels to learn.
+    """
+    options = config[name]["optim"].get(PROBE)
+    if options is None:
+        return task
+    of = getattr(data, "probe", None) or data
+    if of.train.labels is None or not of.classes:
+        where = "config.data.probe" if of is not data else "the records"
+        raise UserError(f"config.{name}.optim.probe learns labels, and {where} have none: name a labelled set in config.data.probe")
+    tx = optim.optimiser(options, steps=about.steps, epoch=about.epoch, batch=config[name]["batch"])
+    return probed(task, tx, of.classes)
+
+
+def started(task: core.Task, config: dict, name: str, towers: dict) -> tuple[core.Task, dict]:
+    """(task, towers): an encoder that learns on is no tower any more, but where the task's parameters begin."""
+    if "encoder" not in towers or config[name]["args"].get("freeze", True):
+        return task, towers
+    tower = towers["encoder"]
+
+    def init(key, batch):
+        made = task.init(key, batch)
+        begin = {kind: jax.tree.map(jnp.asarray, tower[kind]["image"]) for kind in ("params", "stats")}
+        return {
+            **made,
+            "params": {**made["params"], "model": {**made["params"]["model"], "image": begin["params"]}},
+            "stats": {**made["stats"], "model": {**made["stats"]["model"], "image": begin["stats"]}},
+        }
+
+    return dataclasses.replace(task, init=init), {key: tree for key, tree in towers.items() if key != "encoder"}
+
+
+def export(state, towers):
+    """The encoder with its heads, so that the file stands alone."""
+    params, stats = dict(state.params["model"]), dict(state.stats["model"])
+    if "image" not in params and "encoder" in towers:  # a classifier on an encoder that stood still
+        params["image"], stats["image"] = (towers["encoder"][kind]["image"] for kind in ("params", "stats"))
+    return {"params": params, "stats": stats}
