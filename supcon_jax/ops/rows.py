@@ -248,6 +248,13 @@ def jaccard(threshold=0.0):
     return mutual(weigh)
 
 
+@mutual
+def label_cosine(q, k):
+    """w = |Y_i and Y_j| / sqrt(|Y_i| |Y_j|), the cosine of multi-hot rows; 0 for rows without any label."""
+    length = jnp.sqrt(size(q)[:, None] * size(k)[None, :])
+    return shared(q, k) / jnp.where(length > 0, length, 1)
+
+
 def idf(threshold=0.0):
     """w = sum_{l in both} w_l / sum_{l in either} w_l, w_l = log(N / n_l): a Jaccard that discounts common labels.
 

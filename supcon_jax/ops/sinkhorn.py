@@ -26,10 +26,13 @@ def sinkhorn(scores, *, eps=0.05, rounds=3, valid=None):
     s = jax.lax.stop_gradient(scores).astype(wide(scores)) / eps
     out = jnp.zeros(len(s), bool) if valid is None else ~valid.astype(bool)
 
-    def round_(_, a):
-        b = -logsumexp(jnp.where(out[:, None], -jnp.inf, s + a[:, None]), axis=0)
-        b = jnp.where(jnp.isfinite(b), b, 0)  # no valid row at all
-        return -logsumexp(s + b[None, :], axis=1), b
+    def again(_, b):
+        a = -logsumexp(s + b[None, :], axis=1)
+        return used(a)
 
-    a, b = jax.lax.fori_loop(0, rounds, lambda i, ab: round_(i, ab[0]), (jnp.zeros_like(s[:, 0]), jnp.zeros_like(s[0])))
-    return jnp.where(out[:, None], 0, jnp.exp(s + a[:, None] + b[None, :]))
+    def used(a):
+        b = -logsumexp(jnp.where(out[:, None], -jnp.inf, s + a[:, None]), axis=0)
+        return jnp.where(jnp.isfinite(b), b, 0)  # no valid row at all
+
+    b = jax.lax.fori_loop(1, rounds, again, used(jnp.zeros_like(s[:, 0])))
+    return jnp.where(out[:, None], 0, jax.nn.softmax(s + b[None, :], axis=1))  # which is exp(s + a + b)

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from supcon_jax.losses import contrast, negatives
-from supcon_jax.ops import rows
+from supcon_jax.losses import bank, contrast, decorrelate, distill, negatives, predict, predictive, prototypes, swapped
+from supcon_jax.ops import rows, similar
 from supcon_jax.ops.arrays import unit
 from supcon_jax.ops.rows import Rows
+from supcon_jax.ops.sinkhorn import sinkhorn
 
 LABEL = np.array([0, 1, 2, 0, 1, 2, 0, 3], np.int32)
 HOT = np.array([[int(c) for c in row] for row in "1010 0110 1100 0001 1001 0100 1110 0011".split()], np.int32)
@@ -26,6 +27,20 @@ def waves(n, d, a, b, c, f):
 
 Z1 = waves(8, 16, 0.7, 1.3, 0.11, 0)
 Z2 = waves(8, 16, 0.7, 1.3, 0.11, 0.4) + 1.5 * waves(8, 16, 1.9, 0.5, 0.07, 0)
+
+
+def units(*wave):
+    x = waves(*wave)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+QUEUE, OTHER_QUEUE = units(32, 16, 0.33, 0.9, 0.05, 0.2), units(32, 16, 0.6, 0.35, 0.08, 0)
+PROTOTYPES = units(12, 16, 0.21, 1.1, 0.13, 0.6)
+CENTRE, CLUSTER = units(6, 16, 0.5, 0.8, 0.2, 0), np.array([0, 1, 2, 0, 1, 3, 2, 0], np.int32)
+SPREAD = np.array([0.15, 0.2, 0.25, 0.18, 0.22, 0.2])
+BANK = units(20, 16, 0.41, 0.77, 0.09, 0)
+DRAWN = np.array([[(3 * i + 7 * k + 1) % 20 for k in range(1, 6)] for i in range(8)], np.int32)
+WEIGHT = 0.2 * waves(16, 16, 0.17, 0.29, 0.03, 0)
 
 
 def both_views(z1, z2, label):
@@ -52,6 +67,82 @@ def one_way(t, **how):
 
 def both_ways(t, **how):
     return lambda z1, z2: sum(contrast.info_nce_both(Rows(unit(z1)), Rows(unit(z2)), scale=1 / t, **how))
+
+
+def first_views(loss, **how):
+    """First views as anchors, their second views as positives, both views of the others as negatives."""
+
+    def one(z1, z2):
+        k = both_views(z1, z2, jnp.arange(8))
+        return loss(jax.tree.map(lambda a: a[:8], k), k, scale=10.0, veto=rows.same_index, **how)
+
+    return one
+
+
+def pairs(loss, **how):
+    return lambda z1, z2: loss(both_views(z1, z2, jnp.arange(8)), scale=2.0, **how)
+
+
+def stopped(loss):
+    """The keys come from another network."""
+    stop = jax.lax.stop_gradient
+    return lambda z1, z2: loss(z1, stop(z2)) + loss(z2, stop(z1))
+
+
+def moco(t):
+    return lambda z1, z2: bank.among(Rows(unit(z1)), jax.lax.stop_gradient(unit(z2)), Rows(jnp.asarray(QUEUE)), scale=1 / t)
+
+
+def swav(eps):
+    return lambda z1, z2: swapped.swapped(unit(jnp.stack([z1, z2], axis=1)), jnp.asarray(PROTOTYPES), scale=10.0, eps=eps)
+
+
+def pcl(negatives, drawn=None):
+    def loss(z1, z2):
+        one = prototypes.Prototypes(*map(jnp.asarray, (CENTRE, SPREAD, CLUSTER)))
+        taken = drawn and [(jnp.asarray(drawn), jnp.ones(len(drawn), bool))]
+        return prototypes.proto_nce(Rows(unit(z1)), [one], negatives=negatives, drawn=taken)
+
+    return loss
+
+
+def cmc(**how):
+    def loss(z1, z2):
+        given = map(jnp.asarray, (BANK, np.arange(8, dtype=np.int32), DRAWN))
+        return bank.contrast(Rows(unit(z1)), *given, scale=1 / 0.07, **how)
+
+    return loss
+
+
+def seed(t):
+    """The student's queue is the teacher's."""
+
+    def loss(z1, z2):
+        taught, kept = unit(z2), jnp.asarray(QUEUE)
+        return distill.distilled(Rows(unit(z1)), Rows(kept), taught, kept, own=taught, scale=5.0, teacher_scale=1 / t)
+
+    return loss
+
+
+def compress(queue):
+    return lambda z1, z2: distill.compress(Rows(unit(z1)), Rows(jnp.asarray(queue)), unit(z2), jnp.asarray(QUEUE), scale=25.0)
+
+
+def cancelled(attract):
+    """Summed over both views."""
+
+    def loss(z1, z2):
+        x = unit(jnp.concatenate([z1, z2]))
+        q, rules = similar.cancelled(Rows(x, record=jnp.arange(16) % 8), most=2, threshold=0.2, attract=attract)
+        return 2 * contrast.supcon(q, scale=10.0, **rules)
+
+    return loss
+
+
+def cpc(z1, z2):
+    """The first views are the contexts of step 0, the second ones the codes of step 1."""
+    z, c = jnp.stack([0 * z2, z2], axis=1), jnp.stack([z1, 0 * z1], axis=1)
+    return predictive.cpc(z, c, jnp.asarray(WEIGHT.T)[None], negatives="batch")
 
 
 CONVENTIONS = {  # the setting, its value, and the norms of the gradients with respect to z1 and z2
@@ -81,7 +172,42 @@ CONVENTIONS = {  # the setting, its value, and the norms of the gradients with r
     "one direction at 0.2, times 2T": (one_way(0.2, base=0.5), 0.1924701450, 0.11385774, None),
     "one direction at 1, times 2T": (one_way(1.0, base=0.5), 3.2200405597, 0.20083339, None),
     "two directions, times 2T": (both_ways(0.2, base=0.5), 0.3842692025, None, None),
+    "two directions, keys of a teacher": (stopped(one_way(0.2, base=0.5)), 0.3842692025, 0.11385774, 0.05588759),
+    "label cosine": (labelled(contrast.supcon, HOT, weights=rows.label_cosine), 5.1853453239, 0.83179397, 0.42655743),
+    "queue": (moco(0.07), 2.4058828387, 1.57022306, 0),
+    "queue at 0.2": (moco(0.2), 2.1636928092, 0.4844922, 0),
     "DCL, both views": (labelled(negatives.decoupled, np.arange(8, dtype=np.int32)), -1.6742269204, 1.42532245, 0.78541422),
+    "DCL, first views": (first_views(negatives.decoupled), -1.9483373190, 1.57087231, 0.71996442),
+    "DCLW, both views": (
+        labelled(negatives.decoupled, np.arange(8, dtype=np.int32), sigma=0.5), -1.6262852793, 1.43863614, 0.79295757,
+    ),
+    # that code lets a gradient into the weights (its norms: 1.60230329, 0.74456628), this library does not
+    "DCLW, first views": (first_views(negatives.decoupled, sigma=0.5), -1.9003956779, None, None),
+    "debiased": (pairs(negatives.debiased, prior=0.1), 1.5051106459, 0.26737063, 0.15048152),
+    "hard, beta 1": (pairs(negatives.debiased, prior=0.1, beta=1.0), 1.6863681457, 0.28641626, 0.16067511),
+    "hard, beta 0.5": (pairs(negatives.debiased, prior=0.1, beta=0.5), 1.6007256450, 0.27528533, 0.15458819),
+    "hard, no prior": (pairs(negatives.debiased, prior=0.0, beta=1.0), 1.8518199346, 0.21894951, 0.12311253),
+    "attraction": (cancelled(True), 5.5318656876, 1.13825026, 0.81225229),
+    "elimination": (cancelled(False), 0.1748093969, 0.25893532, 0.14004679),
+    "BYOL, one direction": (predict.byol, 0.9786654973, 0.21482327, 0),
+    "BYOL": (stopped(predict.byol), 1.9573309945, 0.21482327, 0.12183676),
+    "SimSiam": (stopped(lambda p, z: predict.simsiam(p, z) / 2), -0.5106672514, 0.05370582, 0.03045919),
+    "Barlow Twins": (decorrelate.barlow, 4.2538415945, 1.81650478, 1.165393),
+    "Barlow Twins at 0.005": (lambda *z: decorrelate.barlow(*z, off=0.005), 4.2505831744, 1.81635747, 1.16545625),
+    "VICReg": (decorrelate.vicreg, 39.7285278179, 4.78121201, 6.69399844),
+    "VICReg of the paper": (lambda *z: decorrelate.vicreg(*z, form="paper"), 43.0864180107, 5.06009179, 6.67955611),
+    "SwAV": (swav(0.05), 2.4377694889, 0.33768789, 0.21900542),
+    "SwAV, eps 0.03": (swav(0.03), 2.2907307143, 0.34338346, 0.23778195),
+    "ProtoNCE, the code's negatives": (pcl("code", [4, 5]), 3.5689328008, 0.70843191, 0),
+    "ProtoNCE, all prototypes": (pcl("paper"), 3.2330250463, 0.72078714, 0),
+    "bank, softmax": (cmc(), 6.7396084878, 2.20189525, 0),
+    "bank, NCE": (cmc(form="nce", z=99821.84055515), 11.5799561747, 1.82790374, 0),
+    "SEED, a sure teacher": (seed(1e-4), 2.1636928092, 0.4844922, 0),
+    "SEED": (seed(0.07), 2.1971717646, 0.48472056, 0),
+    "CompRess, two queues": (compress(OTHER_QUEUE), 22.6819450203, 2.87171197, 0),
+    "CompRess, one queue": (compress(QUEUE), 5.9358323784, 2.32993964, 0),
+    "CPC": (cpc, 2.7598733245, 1.61401026, 0.19162234),
+    "distilled logits": (distill.soft_labels, 2.6279389306, 0.08960648, 0),
 }  # fmt: skip
 
 
@@ -113,3 +239,17 @@ def test_convention(name, measured):
     for one, other in zip(norms, grads, strict=True):
         if other is not None:
             np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_codes_spreads_and_constants():
+    """The numbers that stand between: a code, the temperatures of clusters, the constant of a bank."""
+    with jax.enable_x64(True):
+        z = jnp.asarray(Z1)
+        codes = sinkhorn(unit(z) @ jnp.asarray(PROTOTYPES).T)
+        np.testing.assert_allclose(codes[0, :2], [0.48071012, 0.49309798], rtol=1e-7)
+        square = jnp.array([0.04, 0.09, 0.16, 0.25, 0.01, 0.36, 0.49, 0.64])
+        got = prototypes.concentration(square, jnp.array([0, 0, 0, 1, 2, 2, 2, 2]), 3, temperature=0.2)
+        np.testing.assert_allclose(got, [0.14699396, 0.22650302, 0.22650302], rtol=1e-7)
+        index, drawn = jnp.arange(8), jnp.asarray(DRAWN)
+        got = bank.normaliser(Rows(unit(z)), jnp.asarray(BANK), index, drawn, scale=1 / 0.07)
+        np.testing.assert_allclose(got, 99821.84055515, rtol=1e-9)
