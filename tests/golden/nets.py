@@ -20,6 +20,7 @@ class Net(NamedTuple):
     # what float32 may move outputs by: in DM-GAN's generator, which normalises two vectors by each other, rounding the
     # weights alone (by 6e-8 of themselves, in float64) moves pictures by 1.8e-5
     atol: float = 0.0
+    fold: object = dict  # what joins tensors of the file before they are renamed
 
 
 def pixels(a):

@@ -9,6 +9,7 @@ from golden.judging import ids, judge, numbers
 from supcon_jax.losses import contrast, distill
 from supcon_jax.ops.arrays import masked_mean
 from supcon_jax.ops.rows import Rows
+from supcon_jax.train import optim
 
 
 @pytest.mark.golden("gradcache")
@@ -65,3 +66,22 @@ def test_distillation_of_two_towers(case, dtype):
         return own + taught, {"contrastive_loss": own, "distill_loss": taught}
 
     judge(loss, c, ["image", "text", "log_scale"], dtype)
+
+
+@pytest.mark.golden("lars_steps")
+def test_lars(case, dtype):
+    """Steps of a matrix and a vector, which has neither weight decay nor a ratio of norms."""
+    c = case.arrays()
+    (lr,), (decay,), (momentum,), (eta,) = (numbers(c, name) for name in ("lr", "weight_decay", "momentum", "eta"))
+    options = {"name": "lars_outside", "lr": lr, "weight_decay": decay, "momentum": momentum, "trust": eta}
+    tx = optim.optimiser(options, steps=len(c["grads_W"]), epoch=1)
+    params = {name: jnp.asarray(c[name], dtype) for name in "Wb"}
+    state = tx.init(params)
+    for at in range(len(c["grads_W"])):
+        grads = {name: jnp.asarray(c[f"grads_{name}"][at], dtype) for name in "Wb"}
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = tx.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        for name in "Wb":
+            rtol = 1e-9 if dtype == jnp.float64 else 1e-5
+            np.testing.assert_allclose(params[name], c[f"{name}_steps"][at], rtol=rtol, atol=rtol / 100, err_msg=f"{name} {at}")
