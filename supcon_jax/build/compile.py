@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from supcon_jax import core, shard, storage
 from supcon_jax.build import clip, cost, program, stage, trunks, weights
-from supcon_jax.build.datasets import open_data
+from supcon_jax.build.datasets import open_data, plain_words
 from supcon_jax.build.target import GIB, Target, find
 from supcon_jax.config import UserError
 from supcon_jax.data import blank
@@ -82,7 +82,7 @@ def one(config: dict, name: str, target: Target) -> dict:
         built = stage.build(config, name, folder, evaluate=False, mesh=mesh, sums=sums, towers=frozen_shapes)
         example = batch_shapes(built, config[name])
     said = {"stage": name, "topology": target.name, "devices": mesh.size, "batch": batch, "run": False}
-    said |= {"slices": config[name]["args"].get("slices", 1), "records": len(built.data.train)}
+    said |= {"slices": config[name]["args"].get("slices", 1), "records": len(built.data.taught)}
     state = jax.eval_shape(functools.partial(core.init_state, built.task), key_shape(), example)
     state, frozen = (placed(tree, shard.shardings(tree, mesh, built.run.split)) for tree in (state, built.frozen))
     rows = NamedSharding(mesh, PartitionSpec("data"))
@@ -175,7 +175,7 @@ def exported(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict]:
     )
     tree = jax.eval_shape(stage.EXPORTS[config[name]["method"]], state, built.frozen)
     towers = frozen_shapes(config, name, workdir)[1]
-    return tree, {"nets": stage.told_nets(config[name], towers), "vocab": built.data.vocab.plain()}
+    return tree, {"nets": stage.told_nets(config[name], towers), "vocab": plain_words(built.data.vocab)}
 
 
 def shown(said: dict) -> Iterator[str]:

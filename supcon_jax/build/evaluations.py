@@ -255,7 +255,8 @@ def sampler(context: Context, number: int = 24):
     def draw(state):
         batch = context.batches()[0]
         images = np.asarray(context.generate(state)(batch, jax.random.key(0)))[:number]
-        words = [context.data.vocab.decode(ids) for ids in batch["text"][:number, 0]]
+        vocab = context.data.vocab
+        words = None if vocab is None else [vocab.decode(ids) for ids in batch["text"][:number, 0]]
         return pictures.grid(pictures.zoomed(images), columns=8, captions=words)
 
     return draw

@@ -69,7 +69,7 @@ class Again:
 
     def __iter__(self):
         c, data = self.context, self.context.config["data"]
-        source = chosen(c.source, self.rows)
+        source = sources.chosen(c.source, self.rows)
         vocab = c.data.vocab if source.captions[0] else None
         batches = sources.batches(
             source, vocab, batch=c.config["eval_batch"], size=c.width, words=data["words"], seed=c.config["seed"],
@@ -77,17 +77,6 @@ class Again:
         )  # fmt: skip
         with contextlib.closing(batches):
             yield from batches
-
-
-def chosen(source: sources.Source, rows) -> sources.Source:
-    """Some records of a source, in the order of `rows`."""
-    return dataclasses.replace(
-        source,
-        captions=[source.captions[i] for i in rows],
-        labels=None if source.labels is None else source.labels[rows],
-        image=lambda record: source.image(int(rows[record])),
-        keys=[source.keys[i] for i in rows],
-    )
 
 
 def repeated(captions, number: int, most: int) -> np.ndarray:
@@ -198,6 +187,8 @@ def open_all(config: dict, place: str, workdir, spare) -> tuple[Pictures, list[s
         built = stage.build(config, name, workdir or spare, False, towers=lambda *_: (towers, about, hashes))
         data, task, mesh = built.data, built.task, built.run.mesh
     source, side = opened(place, data)
+    if data.vocab is None:
+        raise UserError("config.data has no captions (data.text, or the set itself), which a generator draws from")
     unknown = sum(data.vocab.read(said[0], config["data"]["words"])[1] for said in source.captions if said)
     if unknown and not missing:
         lines.append(f"{unknown} words of the captions are not in the encoders' vocabulary and left out")

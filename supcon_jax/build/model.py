@@ -41,6 +41,8 @@ class Model:
 
     @functools.cached_property
     def vocab(self) -> Vocab | Bpe:
+        if self.about["vocab"] is None:
+            raise UserError("these weights were trained on pictures alone: they read no text")
         return vocabulary(self.about["vocab"])
 
     @property
@@ -159,7 +161,7 @@ def load(source: str, kinds: Sequence[str] = (*GENERATORS, "damsm", "clip_heads"
     tree, about, _ = weights.load(path)
     if "nets" not in about:
         raise UserError(f"{path} holds {about['kind']!r}, which neither draws nor encodes: give it where a config asks for it")
-    vocab = len(vocabulary(about["vocab"]))
+    vocab = len(vocabulary(about["vocab"])) if about["vocab"] else 0
     nets = {k: net(o, f"nets.{k}", **counted(o, vocab)) for k, o in about["nets"].items()}
     if about["kind"] in GENERATORS:
         nets.pop("image", None)

@@ -13,7 +13,7 @@ from etils import epath
 
 from supcon_jax import core, hosts, shard, storage
 from supcon_jax.build import clip, evaluations, pretext, trunks, weights
-from supcon_jax.build.datasets import Data, mesh_of, open_data, vocabulary
+from supcon_jax.build.datasets import Data, mesh_of, open_data, plain_words, vocabulary
 from supcon_jax.build.names import GENERATORS, call, counted, frozen, net, resolve
 from supcon_jax.config import UserError, difference, digest
 from supcon_jax.convert import tensors
@@ -37,6 +37,7 @@ class Stage:
 def depends(config: dict, name: str) -> dict:
     """The part of a plain config that a stage's result depends on."""
     data = {k: v for k, v in config["data"].items() if k not in ("threads", "bad_limit", "root", "test")}
+    data["probe"] = {k: v for k, v in data["probe"].items() if k not in ("root", "test")}
     keys = ("seed", "precision", "views")
     upstream = {f: w for f, w in config[name]["frozen"].items() if w.startswith("stage:")}
     before = {w[6:]: depends(config, w[6:]) for w in upstream.values() if w[6:] in config}
@@ -69,14 +70,14 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     section, folder = config[name], workdir / name
     load = towers or load_frozen
     towers, about_towers, hashes = load(config, name, workdir)
-    told = [about["vocab"] for about in about_towers.values() if "vocab" in about]
+    told = [about["vocab"] for about in about_towers.values() if about.get("vocab")]
     data = open_data(config, workdir, vocabulary(told[0]) if told else None)
     nets = build_nets(config, name, data, about_towers)
     batch, steps = section["batch"], section["steps"]
     mesh = mesh or mesh_of(slice_of(section, name), config["mesh"]["data"])
     sums = sums or door(config, mesh)
-    epoch = max(1, len(data.train) // batch)
-    about = core.About(len(data.train), data.classes, data.vocab, steps, epoch, sums, mesh)
+    epoch = max(1, len(data.taught) // batch)
+    about = core.About(len(data.taught), data.classes, data.vocab, steps, epoch, sums, mesh)
     task = make_task(config, name, nets, about)
     task = trunks.begun(task, config, name) if load is load_frozen else task
     task, towers = pretext.started(task, config, name, towers)
@@ -116,12 +117,15 @@ def door(config: dict, mesh: jax.sharding.Mesh, memory: int | None = None):
 
 
 def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
-    """The stage's own nets, and those of its frozen encoders as their weight file describes them."""
-    section, precision = config[name], config["precision"]
+    """The stage's own nets, and those of its frozen encoders as their weight file describes them.
+
+    Raises UserError: a bad name or argument; a net that reads text where the data have none.
+    """
+    section, precision, words = config[name], config["precision"], 0 if data.vocab is None else len(data.vocab)
     nets = {}
     for kind in ("damsm", "clip"):
         for key, options in towers.get(kind, {}).get("nets", {}).items():
-            nets[key] = net(options, f"{name}.frozen.{kind}", precision, **counted(options, len(data.vocab)))
+            nets[key] = net(options, f"{name}.frozen.{kind}", precision, **counted(options, words))
     for key, options in pretext.below(towers).items():
         nets[key] = net(options, f"{name}.frozen", precision)
     if "clip" in nets:
@@ -134,9 +138,14 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
             sizes = section["nets"]["gen"]["sizes"]
             nets[key] = tuple(net(options, f"{name}.nets.disc", precision, size=size) for size in sizes)
             continue
-        more = counted(options, len(data.vocab))
+        more = counted(options, words)
         more = {"classes": data.classes} if options["net"] == "inception_classifier" else more
         nets[key] = net(options, f"{name}.nets.{key}", precision, **more)
+    if data.vocab is None and nets.keys() & {"text", "clip"}:
+        raise UserError(
+            f"{name} reads captions, and the data have none: config.data.name={config['data']['name']!r} must be a set with "
+            "captions, and config.data.text=True"
+        )
     return nets
 
 
@@ -215,7 +224,7 @@ def write_done(state, values, *, config, name, folder, data, towers, about) -> N
 
     All processes give their part of the weights, the first one writes them, and all go on when they lie there.
     """
-    said = described(config, name, data.vocab.plain(), about)
+    said = described(config, name, plain_words(data.vocab), about)
     if config[name]["method"] == "classifier":
         said["classes"] = list(data.taught.classes)
     tree, bits = shard.whole(EXPORTS[config[name]["method"]](state, towers)), checkpoint.digest(state)
@@ -225,10 +234,11 @@ def write_done(state, values, *, config, name, folder, data, towers, about) -> N
     hosts.wait(f"{name} is finished")
 
 
-def described(config: dict, name: str, vocab: list | dict, towers: dict) -> dict:
+def described(config: dict, name: str, vocab: list | dict | None, towers: dict) -> dict:
     """What a stage's weight file says of itself: config, vocabulary, and the nets to make again.
 
-    towers: what the files of its frozen towers say, by name.
+    vocab: as plain lists and dicts, None of a stage that reads no text. towers: what the files of its frozen towers say, by
+    name.
     """
     section = config[name]
     kind = KINDS.get(section["method"], section["method"])
@@ -238,7 +248,7 @@ def described(config: dict, name: str, vocab: list | dict, towers: dict) -> dict
 def known(config: dict) -> dict:
     """The plain config as weight files keep it: what the weights are, not where they were made."""
     kept = {key: value for key, value in config.items() if key not in ("cache", "networks")}
-    return kept | {"data": config["data"] | {"root": ""}}
+    return kept | {"data": config["data"] | {"root": "", "probe": config["data"]["probe"] | {"root": ""}}}
 
 
 def write_record(state, values, bits: str, *, config, name, folder) -> None:

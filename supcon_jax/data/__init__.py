@@ -6,5 +6,9 @@ DATA = {
     "coco": "supcon_jax.data.coco:coco",
     "folder": "supcon_jax.data.folder:folder",
     "emoji": "supcon_jax.data.emoji:emoji",
+    "image_folder": "supcon_jax.data.image_folder:image_folder",
+    "tfds": "supcon_jax.data.tfds:tfds",
+    "mnist5k": "supcon_jax.data.digits:mnist5k",
+    "digits": "supcon_jax.data.digits:digits",
     "blank": "supcon_jax.data.blank:blank",
 }

@@ -1,5 +1,6 @@
 """Emoji as a small real set of pictures, captions and labels: Google's 64 x 64 drawings with OpenMoji's tags."""
 
+import functools
 import json
 import re
 import unicodedata
@@ -22,8 +23,9 @@ def emoji(split, root=None, *, labels="single", uses=10, test=10, skin_tones=Fal
     """One split of the emoji.
 
     split: "train" or "test". root: folder of `fetch emoji`, or the one above it; by default where fetch puts it.
-    labels: "single": the subgroup, one of 99, i32[records]; "multi": u8[records, c] over the groups, the subgroups and
-        every tag that at least `uses` emoji bear (the variants of an emoji count once), in both splits together.
+    labels: "single": the subgroup, one of 99, i32[records]; "group": the group, one of ten, such as Food & Drink; "multi":
+        u8[records, c] over the groups, the subgroups and every tag that at least `uses` emoji bear (the variants of an emoji
+        count once), in both splits together.
     test: per cent of the emoji in the test split, by a hash of the code points. Gender, direction and skin tone do not
         count: variants of one emoji look alike and stay together.
     skin_tones: whether the variants by skin tone are records too (then 3,786 instead of 1,911).
@@ -33,13 +35,13 @@ def emoji(split, root=None, *, labels="single", uses=10, test=10, skin_tones=Fal
     """
     if split not in ("train", "test"):
         raise UserError(f"emoji has no split {split!r}: use train or test")
-    if labels not in ("single", "multi"):
-        raise UserError(f"emoji knows no labels {labels!r}: use single or multi")
+    if labels not in KINDS:
+        raise UserError(f"emoji knows no labels {labels!r}: use one of {', '.join(KINDS)}")
     if not 0 < test < 100:
         raise UserError(f"emoji: test={test} per cent: use 1 to 99")
     folder = _folder(storage.place(home(root)))
     everything = _entries(folder)
-    classes, table = (_single if labels == "single" else _multi)(everything, uses)
+    classes, table = KINDS[labels](everything, uses)
     present = listing(folder / "images")
     keys, captions, rows = [], [], []
     for row, entry in enumerate(everything):
@@ -130,10 +132,10 @@ def _entry(row, match):
     }
 
 
-def _single(entries, uses):
-    classes = sorted({entry["subgroup"] for entry in entries})
+def _single(entries, uses, key="subgroup"):
+    classes = sorted({entry[key] for entry in entries})
     place = {name: i for i, name in enumerate(classes)}
-    return tuple(classes), np.array([place[entry["subgroup"]] for entry in entries], np.int32)
+    return tuple(classes), np.array([place[entry[key]] for entry in entries], np.int32)
 
 
 def _multi(entries, uses):
@@ -152,6 +154,9 @@ def _multi(entries, uses):
     for row, names in enumerate(held):
         table[row, [place[name] for name in names]] = 1
     return tuple(classes), table
+
+
+KINDS = {"single": _single, "group": functools.partial(_single, key="group"), "multi": _multi}
 
 
 def _read(path):

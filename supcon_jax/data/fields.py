@@ -9,6 +9,8 @@ label     i32[b, v]                 class of each view's record; -1 everywhere i
 index     i32[b, v]                 record of each view; -1 in a row that is not valid
 valid     f32[b]                    only in evaluation: 0 for a row that fills up the last batch or stands in for an
                                     unusable record. Its pixels and words are some good record's; count it nowhere.
+probe_image  u8[b, 1, size, size, 3]  only in training with data.probe: pictures of the labelled set that a probe reads,
+probe_label  i32[b, 1]                and their classes; they have nothing to do with the row that they stand in
 
 v = 1 without a partner, else 2: the record and its partner.
 """
@@ -20,3 +22,5 @@ SAID = "caption"
 LABEL = "label"
 INDEX = "index"
 VALID = "valid"
+PROBE_IMAGE = "probe_image"
+PROBE_LABEL = "probe_label"

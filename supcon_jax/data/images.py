@@ -14,7 +14,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF")  # rare decoders have had holes: a file
 PIXELS = 64_000_000  # read from the header, before anything is decoded: a file of 20 KB can unpack to half a gigabyte
 SIDE = 16  # pixels; below this nothing can be told from the picture
 ASPECT = 20
-MODES = ("resize_crop", "resize", "none")
+MODES = ("resize_crop", "resize", "centre", "none")
 
 
 def decode(source, *, background=(255, 255, 255)):
@@ -67,7 +67,8 @@ def crop(image, size, rng, train, mode):
     image: u8[h, w, 3]. size: pixels. rng: np.random.Generator, used only by "resize_crop" in training.
     train: random place of the crop; else the centre.
     mode: "resize_crop": the short side to int(size * 76 / 64), bilinear, then a crop (304 for 256 as AttnGAN does);
-        "resize": squashed to size x size whatever its shape; "none": it must have that size already.
+        "resize": squashed to size x size whatever its shape; "centre": the largest square in the middle, resized, in training
+        too; "none": it must have that size already.
     Returns u8[size, size, 3].
     Raises UserError: "none" and another size, or an unknown mode.
     Differs from AttnGAN's loaders: they crop at random in testing too.
@@ -77,11 +78,15 @@ def crop(image, size, rng, train, mode):
         if (height, width) != (size, size):
             raise UserError(
                 f"images are {width} x {height} but data.size is {size} with data.crop=none: "
-                "set data.crop to resize_crop or resize, or data.size to what the images have"
+                "set data.crop to resize_crop, resize or centre, or data.size to what the images have"
             )
         return image
     if mode == "resize":
         return resize(image, size, size)
+    if mode == "centre":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        return resize(image[top : top + side, left : left + side], size, size)
     if mode != "resize_crop":
         raise UserError(f"data.crop={mode!r} is unknown: use one of {', '.join(MODES)}")
     short = int(size * 76 / 64)

@@ -16,19 +16,34 @@ def prepare(builder, root, out):
     return made
 
 
-def opened(path, split, module):
+def opened(path, split, module, image="image"):
     """(info, rows of one split with pictures left encoded) of the set whose versions lie below `path`.
 
-    Raises UserError: no finished version, or no such split; the line names the module that prepares it.
+    split: as tfds writes it, also "train[:90%]". module: with its arguments, what prepares the set. image: the feature that
+    holds the pictures.
+    Raises UserError: no finished version, another format than ArrayRecord, no such split or feature; the line names the
+    module that prepares it.
     """
     versions = [entry for entry in path.iterdir() if (entry / "dataset_info.json").exists()]
     if not versions:
         raise UserError(f"{path} holds no finished version: remove it and run python -m {module}")
     newest = max(versions, key=lambda entry: [int(part) if part.isdecimal() else 0 for part in entry.name.split(".")])
     builder = tfds.builder_from_directory(newest)
-    if split not in builder.info.splits:
-        raise UserError(f"{path} has no split {split!r} but {', '.join(builder.info.splits)}: prepare it anew")
-    return builder.info, builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    try:
+        builder.info.splits[split]  # this knows parts and sums of splits too
+    except (KeyError, ValueError, AssertionError):
+        raise UserError(
+            f"{path} has no split {split!r} but {', '.join(builder.info.splits)}: use one of them, or prepare it anew"
+        ) from None
+    if image not in builder.info.features:
+        raise UserError(f"{path} has no feature {image!r} but {', '.join(builder.info.features)}")
+    try:
+        return builder.info, builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
+    except NotImplementedError:
+        raise UserError(
+            f"{newest} is in a format that cannot be read without TensorFlow: move it away and run python -m {module}, "
+            "which writes array_record"
+        ) from None
 
 
 def command(module, text, holds, prepare, argv=None):

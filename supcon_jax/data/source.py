@@ -24,7 +24,7 @@ class Source:
     """One split of one data set.
 
     name, split: for messages and file names.
-    captions: for each record its captions (as many as it has).
+    captions: for each record its captions (as many as it has); None: the set has none, and its batches carry no text.
     labels: i32[records], -1 for a record without; or u8[records, c] multi-hot; or None where the set has none.
     classes: names of the c classes.
     image: record -> u8[h0, w0, 3], cropped to the object by the set's own rule; raises BadRecord. Called from threads.
@@ -35,7 +35,7 @@ class Source:
 
     name: str
     split: str
-    captions: Sequence[Sequence[str]]
+    captions: Sequence[Sequence[str]] | None
     labels: np.ndarray | None
     classes: tuple[str, ...]
     image: Callable[[int], np.ndarray]
@@ -49,12 +49,10 @@ class Source:
         where, records = f"{self.name}/{self.split}", len(self.keys)
         if not records:
             raise UserError(f"{where} has no records: check data.root and the split's files")
-        lengths = {"captions": len(self.captions), **{f"known[{k}]": len(v) for k, v in self.known.items()}}
-        if self.labels is not None:
-            lengths["labels"] = len(self.labels)
-        for what, length in lengths.items():
-            if length != records:
-                raise UserError(f"{where} has {records} records but {length} {what}: the lists must be in step")
+        lists = {"captions": self.captions, "labels": self.labels, **{f"known[{k}]": v for k, v in self.known.items()}}
+        for what, held in lists.items():
+            if held is not None and len(held) != records:
+                raise UserError(f"{where} has {records} records but {len(held)} {what}: the lists must be in step")
         if self.labels is not None:
             self._check_labels(where)
 
@@ -72,6 +70,18 @@ class Source:
                 f"{where}: labels run from {labels.min()} to {labels.max()} (shape {labels.shape}) but there are "
                 f"{classes} classes: they must lie in 0..{classes - 1}, or be -1 for none"
             )
+
+
+def chosen(source, rows):
+    """Some records of a source as one of its own, in the order of `rows` i[n]; numbers of records are then places in it."""
+    return dataclasses.replace(
+        source,
+        captions=None if source.captions is None else [source.captions[i] for i in rows],
+        labels=None if source.labels is None else source.labels[rows],
+        image=lambda record: source.image(int(rows[record])),
+        keys=[source.keys[i] for i in rows],
+        known={name: values[rows] for name, values in source.known.items()},
+    )
 
 
 _tables = weakref.WeakKeyDictionary()  # source -> {(vocabulary, words): Table}: evaluation comes back again and again
@@ -94,7 +104,7 @@ class _Maker:
         self.first_row = shard[0] * self.local
         self.words, self.partner, self.seed = words, partner, seed
         self.order = Order(seed, len(source), ORDER)
-        self.text = None if vocab is None else _table(source, vocab, words)
+        self.text = None if vocab is None or source.captions is None else _table(source, vocab, words)
         self.partners = None
         if partner == "same_label" and source.labels is not None:
             self.partners = Partners(source.labels)
@@ -248,7 +258,7 @@ def batches(
 ):  # fmt: skip
     """Batches of one split, as fields.py describes them.
 
-    source: a Source. vocab: a Vocab, or None for batches without text.
+    source: a Source. vocab: a Vocab, or None for batches without text, as a source without captions has anyway.
     batch: rows of the global batch. shard: (this process, processes): process p gets rows p*b .. (p+1)*b - 1 with
         b = batch / processes, so the shards one after another are the same global batch for any number of processes.
     size: pixels. words: longest caption. crop: mode of `images.crop`.

@@ -130,7 +130,7 @@ def test_unusable_records_are_listed_in_the_folder_up_to_the_limit(tmp_path):
 
 @pytest.mark.parametrize(
     "changes,said",
-    [({"name": "mnist"}, "config.data.name 'mnist' is not known; use one of: blank, coco, cub, emoji, folder, shapes"),
+    [({"name": "mnist"}, "config.data.name 'mnist' is not known; use one of: blank, coco, cub, digits, .*, shapes, tfds"),
      ({"args": {"colour": 1}}, "config.data.args.colour is not an argument of shapes; it takes: .*records"),
      ({"args": {"labels": "both"}}, "labels='both'.*use one of shape, single, placed")],
 )  # fmt: skip
