@@ -52,14 +52,16 @@ class Data:
 
     def evaluation(self, split: str, batch: int, size: int, limit: int | None = None):
         """Batches of one branch, in order, as a list that evaluations pass over again; `limit` records at most."""
-        source = self.train if split == "train" else self.test
-        found, rows = [], 0
+        return list(self.stream(split, batch, size, limit))
+
+    def stream(self, split: str, batch: int, size: int, limit: int | None = None):
+        """The same batches one after the other, for splits that are too large to hold."""
+        source, rows = self.train if split == "train" else self.test, 0
         for item in self._batches(source, batch, size, "none", train=False):
-            found.append(item)
+            yield item
             rows += batch
             if limit and rows >= limit:
-                break
-        return found
+                return
 
     def _batches(self, source, batch, size, partner, **options):
         o = self.options

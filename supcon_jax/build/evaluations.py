@@ -13,6 +13,7 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from supcon_jax import core, hosts, storage
+from supcon_jax.build import representations
 from supcon_jax.build.datasets import Data
 from supcon_jax.build.encoders import encoders
 from supcon_jax.build.networks import attribute_net, network, prepared
@@ -210,23 +211,29 @@ EVALS = {  # name -> how, and whether a stage with these heads gets it
     "generation": (evaluate_generation, lambda heads: "generate" in heads),
     "attributes": (evaluate_attributes, lambda heads: bool(heads & {"generate", "attributes"})),
     "labels": (evaluate_labels, lambda heads: "attributes" in heads),
+    **{name: (how, lambda heads: "features" in heads) for name, how in representations.EVALS.items()},
 }
 
 
 def build(context: Context) -> tuple[Evaluation, ...]:
     """The config's evaluations that this stage's heads can serve, each writing its protocols to evals.json.
 
-    Raises UserError: an unknown evaluation.
+    One that has a key `kind` is of that kind, whatever its name: another data set judged beside the run's own.
+
+    Raises UserError: an unknown evaluation, or one that cannot be made of the data.
     """
     out = []
     for name, options in context.config["evals"].items():
-        if name not in EVALS:
+        kind = options.get("kind", name)
+        if kind not in EVALS:
             raise UserError(f"config.evals.{name} is not known; use one of: {', '.join(EVALS)}")
-        function, serves = EVALS[name]
+        function, serves = EVALS[kind]
         if not serves(set(context.task.heads)):
             continue
         for wanted in options.get("networks", ()):  # a missing file must show before the training, not after it
             network(wanted, context.config["networks"])
+        if kind in representations.EVALS:
+            representations.check(context, name, kind, options)
         if name == "matching" and context.makes:
             encoders(context.config["networks"])
         out.append(Evaluation(name, options["every"], functools.partial(measured, function, context, options)))

@@ -56,10 +56,10 @@ LBFGS = "lbfgs"
 class Probe:
     """A fitted head. mean, spread: f32[f] taken from features first; w: f32[f, c]; b: f32[c]; said: how it was fitted."""
 
-    mean: jax.Array
-    spread: jax.Array
-    w: jax.Array
-    b: jax.Array
+    mean: np.ndarray
+    spread: np.ndarray
+    w: np.ndarray
+    b: np.ndarray
     said: str
 
     def __call__(self, features):
@@ -134,7 +134,8 @@ def fit(x, label, *, classes, preset=LBFGS, standardise=None, rates=(), sweep=12
         said += f", the best of {len(values)} on {held} training rows"
     w, b = solve(rows, label, values[best : best + 1])
     what = "C" if plan is None else "rate times"
-    return Probe(jnp.float32(mean), jnp.float32(spread), w[0], b[0], f"{said}, {what} {values[best]:.3g}, no augmentation")
+    w, b = np.asarray(w[0]), np.asarray(b[0])
+    return Probe(np.float32(mean), np.float32(spread), w, b, f"{said}, {what} {values[best]:.3g}, no augmentation")
 
 
 def described(preset, plan, rows, steps):

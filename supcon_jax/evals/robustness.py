@@ -118,9 +118,9 @@ def right(logits, images, label, eps, *, seed, batch, **how):
     kept = 0
     for start in range(0, len(images), batch):
         rows = slice(start, start + batch)
-        x, y = jnp.asarray(images[rows], jnp.float32) / 255, jnp.asarray(label[rows])
+        x, y = np.float32(images[rows]) / np.float32(255), label[rows]
         key = jax.random.fold_in(jax.random.key(seed), start)
-        kept += int(survivors(logits, x, y, jnp.float32(eps), key, **how))
+        kept += int(survivors(logits, x, y, np.float32(eps), key, **how))
     return 100 * kept / len(images)
 
 

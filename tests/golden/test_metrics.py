@@ -10,6 +10,7 @@ import pytest
 from supcon_jax.evals.fid import frechet, gaussian, inception_score, kid, mmd2, prdc
 from supcon_jax.evals.knn import ranking, scores
 from supcon_jax.evals.retrieval import ranks, recalls, summary
+from supcon_jax.evals.spectrum import alignment, uniformity
 from supcon_jax.ops.resize import antialiased, bilinear, nearest
 
 
@@ -69,6 +70,13 @@ def test_retrieval(case):
         values = [got[f"{way}_{name}"] for name in ("r1", "r5", "r10", "median", "mean")]
         np.testing.assert_allclose(values, x[way], rtol=1e-12)
     assert summary(forth)["r1"] == got["i2t_r1"]
+
+
+@pytest.mark.golden("alignment_uniformity")
+def test_alignment_uniformity(case):
+    x = {name: np.float64(array) for name, array in case.arrays().items()}
+    got = alignment(x["x"], x["y"], float(x["alpha"])) if "alpha" in x else uniformity(x["x"], float(x["t"]))
+    np.testing.assert_allclose(got, x["loss"], rtol=1e-9)
 
 
 @pytest.mark.golden("knn")

@@ -74,11 +74,48 @@ def test_pair_distance_is_within_rows_beside_all():
     assert set(vitals.spreads(index[:, :1], text=jnp.ones((6, 1, 3)))) == {"text_spread"}
 
 
+def loops(codes):
+    """The figures of health from their definitions, in loops."""
+    n, v, d = codes.shape
+    u = codes / np.linalg.norm(codes, axis=-1, keepdims=True)
+    flat = u.reshape(n * v, d)
+    l = np.linalg.eigvalsh(np.cov(flat.T))
+    rows = [(i, a) for i in range(n) for a in range(v)]
+    same = [u[i, a] @ u[j, b] for i, a in rows for j, b in rows if i == j and a != b]
+    other = [u[i, a] @ u[j, b] for i, a in rows for j, b in rows if i != j]
+    return {
+        "std": np.sqrt(d) * np.mean([np.std(flat[:, j], ddof=1) for j in range(d)]), "participation": l.sum() ** 2 / (l**2).sum(),
+        "positive_cosine": np.mean(same), "negative_cosine": np.mean(other),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(6, 2, 5), (3, 2, 9), (4, 3, 4)])
+def test_health_is_that_of_the_loops(shape):
+    codes = RNG.normal(size=shape) + np.eye(shape[2])[0] + 0.7 * RNG.normal(size=(shape[0], 1, shape[2]))
+    seen = {name: float(x) for name, x in jax.jit(vitals.health)(jnp.asarray(codes, jnp.float32)).items()}
+    assert seen == pytest.approx(loops(codes), rel=1e-4)
+    positive = RNG.normal(size=(shape[0], shape[2]))
+    u, p = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (codes[:, 0], positive))
+    told = vitals.health(jnp.asarray(codes[:, :1], jnp.float32), jnp.asarray(positive, jnp.float32))["positive_cosine"]
+    assert float(told) == pytest.approx(np.mean([a @ b for a, b in zip(u, p)]), rel=1e-4)
+
+
+def test_health_of_codes_that_are_collapsed_and_of_few():
+    dead = vitals.health(jnp.ones((4, 2, 8)))
+    assert float(dead["std"]) < 1e-3 and float(dead["participation"]) == 0
+    assert float(dead["positive_cosine"]) == pytest.approx(1) and float(dead["negative_cosine"]) == pytest.approx(1)
+    line = vitals.health(jnp.asarray([[[1.0, 0.0]], [[-1.0, 0.0]], [[1.0, 0.0]]]))
+    assert float(line["participation"]) == pytest.approx(1) and set(line) == {"std", "participation", "negative_cosine"}
+    even = vitals.health(jnp.concatenate([jnp.eye(4), -jnp.eye(4)])[:, None])
+    assert float(even["participation"]) == pytest.approx(4) and float(even["std"]) == pytest.approx(np.sqrt(8 / 7))
+    assert set(vitals.health(jnp.ones((1, 1, 3)))) == {"participation"}
+
+
 def test_nothing_is_taught_by_them():
     records = np.arange(12).reshape(6, 2)
 
     def told(x, y):
-        return sum(vitals.looks(x, x).values()) + vitals.spread(y) + vitals.pair_distance(y[..., 0, 0, :], records)
+        return sum(vitals.looks(x, x).values()) + vitals.spread(y) + vitals.pair_distance(y[..., 0, 0, :], records) + sum(vitals.health(y[:, :, 0, 0]).values())
 
     grads = jax.grad(told, (0, 1))(FAKES, REAL)
     assert not any(np.any(g) for g in grads)

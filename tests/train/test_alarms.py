@@ -85,6 +85,8 @@ BOUNDS = [
     ("disc/d8/blindness", 1.011, 1.0, "is blind"),
     ("model/image_spread", 0.1, 0.0999, "codes of different rows are nearly one"),
     ("gen/fake_spread", 0.1, 0.0999, "codes of different rows are nearly one"),
+    ("model/std", 0.1, 0.0999, "codes of all pictures are nearly one"),
+    ("model/participation", 1.5, 1.499, "along one line only"),
     ("model/text_pair_distance", 0.5, 0.499, "class collapse"),
     ("gen/fake_pair_distance", 0.5, 0.499, "class collapse"),
     ("model/grad_norm/text", 1e-7, 9e-8, "no gradient arrives"),
@@ -116,6 +118,12 @@ def test_white_pictures_are_white_where_the_reals_are():
     signs = alarms.Signs()
     white = {"disc/saturated_percent": 95.0, "disc/real_saturated_percent": 90.0}
     assert not any(signs.lines(white) for _ in range(9))
+
+
+def test_codes_that_are_one_point_are_told_once_not_as_a_line_too():
+    signs, dead = alarms.Signs(), {"model/std": 0.01, "model/participation": 1.0}
+    (line,) = [line for _ in range(9) for line in signs.lines(dead)]
+    assert "model/std" in line and "predictor" in line
 
 
 def test_the_console_has_a_line_with_step_figure_and_cure(capsys):
