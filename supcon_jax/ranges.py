@@ -32,7 +32,6 @@ RANGES = (
     ("evals.*.reals", int, lambda x: x >= 0, "a number of records, 0 for all of them"),
     ("evals.*.train_reals", int, lambda x: x >= 0, "a number of training records, 0 for all of them"),
     ("evals.*.bank", int, lambda x: x >= 0, "a number of records, 0 for none"),
-    ("evals.*.kind", str, lambda x: x != "", "the name of an evaluation"),
     ("evals.*.on", (str, tuple), lambda x: set((x,) if isinstance(x, str) else x) <= {"h", "z"} and x, "h, z or (h, z)"),
     ("evals.*.k", int, lambda x: x >= 0, "a number of neighbours, 0 for half of a class, 200 at most"),
     ("evals.*.rates", tuple, lambda x: all(isinstance(r, NUMBER) and r > 0 for r in x), "multiples of the rate, each > 0"),

@@ -218,22 +218,19 @@ EVALS = {  # name -> how, and whether a stage with these heads gets it
 def build(context: Context) -> tuple[Evaluation, ...]:
     """The config's evaluations that this stage's heads can serve, each writing its protocols to evals.json.
 
-    One that has a key `kind` is of that kind, whatever its name: another data set judged beside the run's own.
-
     Raises UserError: an unknown evaluation, or one that cannot be made of the data.
     """
     out = []
     for name, options in context.config["evals"].items():
-        kind = options.get("kind", name)
-        if kind not in EVALS:
+        if name not in EVALS:
             raise UserError(f"config.evals.{name} is not known; use one of: {', '.join(EVALS)}")
-        function, serves = EVALS[kind]
+        function, serves = EVALS[name]
         if not serves(set(context.task.heads)):
             continue
         for wanted in options.get("networks", ()):  # a missing file must show before the training, not after it
             network(wanted, context.config["networks"])
-        if kind in representations.EVALS:
-            representations.check(context, name, kind, options)
+        if name in representations.EVALS:
+            representations.check(context, name, options)
         if name == "matching" and context.makes:
             encoders(context.config["networks"])
         out.append(Evaluation(name, options["every"], functools.partial(measured, function, context, options)))

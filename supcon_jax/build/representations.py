@@ -12,7 +12,6 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from supcon_jax import storage
-from supcon_jax.build.datasets import open_data
 from supcon_jax.config import UserError
 from supcon_jax.evals import clusters, fewshot, knn, linear, robustness, spectrum
 from supcon_jax.evals.protocol import Protocol
@@ -47,20 +46,12 @@ class Cache:
 CACHE = Cache()
 
 
-def data_of(context, options):
-    """(data, its config section) that an evaluation looks at: the run's own, or options["data"], a data section whose keys
-    replace the run's."""
-    other = options.get("data") or {}
-    return other_data(context, json.dumps(other, sort_keys=True)) if other else (context.data, context.config["data"])
+def data_of(context):
+    """The labelled set that features are judged on: the one that the config's data.probe names, else the run's own."""
+    return getattr(context.data, "probe", None) or context.data
 
 
-@functools.lru_cache(maxsize=8)
-def other_data(context, told):
-    section = context.config["data"] | {"args": {}, "labels_from": "set", "shuffle_pairs": False} | json.loads(told)
-    return open_data(context.config | {"data": section}, None), section
-
-
-def check(context, name, kind, options) -> None:
+def check(context, name, options) -> None:
     """Whether an evaluation can be made, before the training. Raises UserError: it cannot; the line says what to do."""
     where = f"config.evals.{name}"
     kinds = wanted(options)
@@ -70,21 +61,20 @@ def check(context, name, kind, options) -> None:
     if preset not in (*linear.PRESETS, linear.LBFGS):
         raise UserError(f"{where}.preset={preset!r}: use one of {', '.join((*linear.PRESETS, linear.LBFGS))}")
     baseline(options.get("baseline", ""))
-    data, section = data_of(context, options)
+    data = data_of(context)
     labels = [data.train.labels, data.test.labels]
-    if kind != "spectrum" and any(found is None for found in labels):
-        raise UserError(f"{where} reads labels, and the records of {section['name']} have none")
-    if kind in SINGLE and any(found.ndim > 1 for found in labels):
+    if name != "spectrum" and any(found is None for found in labels):
+        raise UserError(f"{where} reads labels, and the records of {data.test.name} have none")
+    if name in SINGLE and any(found.ndim > 1 for found in labels):
         raise UserError(
-            f"{where} reads one label of each record, and those of {section['name']} have several; use knn or linear"
+            f"{where} reads one label of each record, and those of {data.test.name} have several; use knn or linear"
         )
 
 
 def split_of(context, state, options, split) -> Split:
     """Features of a split, or of its first options["reals"] (test) or options["train_reals"] (train) records, 0 for all."""
     limit = options.get("reals" if split == "test" else "train_reals", 0) or None
-    key = context, json.dumps(options.get("data") or {}, sort_keys=True), split, limit
-    return CACHE(state, key, lambda: extracted(context, state, data_of(context, options)[0], split, limit))
+    return CACHE(state, (context, split, limit), lambda: extracted(context, state, data_of(context), split, limit))
 
 
 def extracted(context, state, data, split, limit) -> Split:
@@ -99,19 +89,17 @@ def extracted(context, state, data, split, limit) -> Split:
     return Split(*(np.concatenate(rows[kind]) for kind in KINDS), labelled(np.concatenate(label)), str(content))
 
 
-def told(context, options, name, test, train=None):
-    """(protocol of features `options` asks for, ending of the metrics' names where they are of another data set)."""
-    _, section = data_of(context, options)
-    origin = f"{section['name']}/{section['test']}"
+def told(context, test, train=None):
+    """The protocol of features: whose they are, and of which pictures."""
+    data = data_of(context)
     said = Protocol(
         network=f"{context.name} features", weights="in training", resize=f"{context.side} px as trained",
-        real_number=len(test.h), real_origin=origin, real_content=test.content,
+        real_number=len(test.h), real_origin=f"{data.test.name}/{data.test.split}", real_content=test.content,
     )  # fmt: skip
-    if train is not None:
-        origin = f"{section['name']}/{section['train']}"
-        said = said.replace(train_number=len(train.h), train_origin=origin, train_content=train.content)
-    other = f"{name}_{section['name']}" if options.get("data") else name
-    return said, other
+    if train is None:
+        return said
+    origin = f"{data.train.name}/{data.train.split}"
+    return said.replace(train_number=len(train.h), train_origin=origin, train_content=train.content)
 
 
 def of(kind, protocol):
@@ -133,7 +121,7 @@ def chosen(options, *names):
 def judged(context, state, options, name, judge) -> dict:
     """What judge(train rows, label, test rows, label, protocol, name) says of each kind of features."""
     train, test = (split_of(context, state, options, split) for split in ("train", "test"))
-    said, name = told(context, options, name, test, train)
+    said = told(context, test, train)
     out = {}
     for kind in wanted(options):
         rows, query = (getattr(split, kind) for split in (train, test))
@@ -141,13 +129,13 @@ def judged(context, state, options, name, judge) -> dict:
     return out
 
 
-def classes_of(context, options):
-    return len(data_of(context, options)[0].test.classes)
+def classes_of(context):
+    return len(data_of(context).test.classes)
 
 
 def evaluate_knn(context, state, options) -> dict:
     """Classification by neighbours in the training split."""
-    more = chosen(options, "k", "temperature") | {"classes": classes_of(context, options)}
+    more = chosen(options, "k", "temperature") | {"classes": classes_of(context)}
     return judged(
         context, state, options, "knn", lambda x, label, query, truth, **how: knn.knn(query, truth, x, label, **more, **how)
     )
@@ -158,35 +146,35 @@ PROBE = ("preset", "standardise", "rates", "sweep", "steps", "seed")
 
 def evaluate_linear(context, state, options) -> dict:
     """A linear classifier on features, after its last epoch."""
-    more = chosen(options, *PROBE) | {"classes": classes_of(context, options)}
+    more = chosen(options, *PROBE) | {"classes": classes_of(context)}
     return judged(context, state, options, "linear", functools.partial(linear.linear, **more))
 
 
 def evaluate_fewshot(context, state, options) -> dict:
     """Ridge classifiers on a few pictures of each class."""
-    more = chosen(options, "shots", "draws", "penalty", "seed") | {"classes": classes_of(context, options)}
+    more = chosen(options, "shots", "draws", "penalty", "seed") | {"classes": classes_of(context)}
     return judged(context, state, options, "fewshot", functools.partial(fewshot.fewshot, **more))
 
 
 def evaluate_clusters(context, state, options) -> dict:
     """k-means clusters of the test split against its classes."""
     test = split_of(context, state, options, "test")
-    said, name = told(context, options, "clusters", test)
+    said = told(context, test)
     more, out = chosen(options, "seed"), {}
     for kind in wanted(options):
-        out |= clusters.clusters(getattr(test, kind), test.label, protocol=of(kind, said), name=f"{name}_{kind}", **more)
+        out |= clusters.clusters(getattr(test, kind), test.label, protocol=of(kind, said), name=f"clusters_{kind}", **more)
     return out
 
 
 def evaluate_spectrum(context, state, options) -> dict:
     """Collapse, rank and evenness of the test split's features; with options["views"] also what random views tell."""
     test = split_of(context, state, options, "test")
-    said, name = told(context, options, "spectrum", test)
+    said = told(context, test)
     views, recipe = viewed(context, state, options) if options.get("views", 0) else ({}, "")
     out = {}
     for kind in wanted(options):
-        own = of(kind, said).replace(captions="", seed=options.get("seed", 0), subsets=recipe)
-        out |= spectrum.spectrum(getattr(test, kind), views.get(kind), protocol=own, name=f"{name}_{kind}")
+        own = of(kind, said).replace(seed=options.get("seed", 0), subsets=recipe)
+        out |= spectrum.spectrum(getattr(test, kind), views.get(kind), protocol=own, name=f"spectrum_{kind}")
     return out
 
 
@@ -195,7 +183,7 @@ def viewed(context, state, options):
     stage's own recipe; the recipe in words)."""
     from supcon_jax.views import recipes
 
-    args, data = context.config[context.name]["args"], data_of(context, options)[0]
+    args, data = context.config[context.name]["args"], data_of(context)
     how = {"recipe": args["recipe"], "size": args["size"], "norm": "none", "change": dict(args.get("change") or {})}
     draw = jax.jit(lambda images, key: recipes.crops(images, key, **how)[0])
     head, key, limit = context.head("features"), jax.random.key(options.get("seed", 0)), options.get("reals", 0) or None
@@ -216,7 +204,7 @@ def viewed(context, state, options):
 def evaluate_robustness(context, state, options) -> dict:
     """Corruptions and attacks on the test split's first pictures, against a linear classifier fitted to clean features."""
     train, kind = split_of(context, state, options, "train"), wanted(options)[0]
-    data, limit, content = data_of(context, options)[0], options.get("reals", 0) or None, Content()
+    data, limit, content = data_of(context), options.get("reals", 0) or None, Content()
     images, label = [], []
     for part in reals(data.stream("test", context.config["eval_batch"], context.side, limit), limit):
         content.add(part)
@@ -224,18 +212,18 @@ def evaluate_robustness(context, state, options) -> dict:
         images.append(part.images[keep])
         label.append(part.batch["label"][:, 0][keep])
     images, label = np.concatenate(images), np.concatenate(label)
-    probe = linear.fit(getattr(train, kind), train.label, classes=classes_of(context, options), **chosen(options, *PROBE))
-    said, name = told(context, options, "robustness", Split(images, images, label, str(content)), train)
+    probe = linear.fit(getattr(train, kind), train.label, classes=classes_of(context), **chosen(options, *PROBE))
+    said = told(context, Split(images, images, label, str(content)), train)
     said = of(kind, said).replace(settings=probe.said, seed=options.get("seed", 0))
     call = {"protocol": said, "batch": context.config["eval_batch"]}
     out, logits = {}, classifier(context, state, probe, kind)
     if options.get("kinds"):
         more = chosen(options, "kinds", "severities") | {"baseline": baseline(options.get("baseline", ""))}
-        out |= robustness.corruption(logits, corrupted(options), images, label, name=f"{name}_corruption", **more, **call)
+        out |= robustness.corruption(logits, corrupted(options), images, label, name="corruption", **more, **call)
     if options.get("eps"):
         reads_floats(logits, images[: context.config["eval_batch"]])
         more = chosen(options, "eps", "restarts", "seed") | {"steps": options.get("pgd_steps", 20)}
-        out |= robustness.adversarial(logits, images, label, name=f"{name}_adversarial", **more, **call)
+        out |= robustness.adversarial(logits, images, label, name="adversarial", **more, **call)
     return out
 
 
@@ -272,7 +260,7 @@ def baseline(path):
 def corrupted(options):
     from supcon_jax.data import corrupt
 
-    return lambda images, kind, severity: corrupt.corrupt(images, kind, severity, seed=options.get("seed", 0))
+    return functools.partial(corrupt.corrupted, seed=options.get("seed", 0))
 
 
 SINGLE = ("fewshot", "clusters", "robustness")  # need one label of each record

@@ -104,7 +104,7 @@ def fit(x, label, *, classes, preset=LBFGS, standardise=None, rates=(), sweep=12
         L = mean_i -log softmax(W x_i + b)_{y_i}  [+ |W|^2 / (2 C n) with lbfgs],  several labels: sum_c of binary entropies
 
     preset: a name in PRESETS, which says rates and epochs (of batches that are no larger than the rows), or "lbfgs": the
-    whole set at once, over `sweep` values of C from 1e-6 to 1e5, `steps` iterations at most.
+    whole set at once, over `sweep` values of C (see `penalties`; 45 are usual), `steps` iterations at most.
     standardise: features to mean 0 and deviation 1 over the training rows; None: with lbfgs only, as published.
     rates: multiples of the preset's rate to try; (): its own. A sweep of one is fitted at once, and no row held out.
     seed: of the rows held out, the batches' order and the first weights.
@@ -121,7 +121,7 @@ def fit(x, label, *, classes, preset=LBFGS, standardise=None, rates=(), sweep=12
     mean, spread = (x.mean(0), x.std(0)) if standardise else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
     spread = np.where(spread > 0, spread, 1)
     rows, label = np.float32((x - mean) / spread), np.float32(label) if label.ndim == 2 else np.int32(label)
-    values = np.logspace(-6, 5, sweep) if plan is None else np.asarray(rates or plan.rates)
+    values = penalties(sweep) if plan is None else np.asarray(rates or plan.rates)
     solve = functools.partial(penalised, classes=classes, steps=steps) if plan is None else functools.partial(
         descended, plan=plan, classes=classes, seed=seed
     )  # fmt: skip
@@ -136,6 +136,11 @@ def fit(x, label, *, classes, preset=LBFGS, standardise=None, rates=(), sweep=12
     what = "C" if plan is None else "rate times"
     w, b = np.asarray(w[0]), np.asarray(b[0])
     return Probe(np.float32(mean), np.float32(spread), w, b, f"{said}, {what} {values[best]:.3g}, no augmentation")
+
+
+def penalties(sweep):
+    """Values of C, the inverse of the penalty: from 1e-6 to 1e5 at equal ratios; 1 where there is one alone."""
+    return np.logspace(-6, 5, sweep) if sweep > 1 else np.ones(1)
 
 
 def described(preset, plan, rows, steps):

@@ -47,7 +47,7 @@ def test_a_stage_gets_the_evaluations_that_its_heads_serve(tmp_path, kind, names
 def test_an_unknown_evaluation_is_refused_before_the_training(tmp_path):
     config = plain()
     config["evals"]["beauty"] = {"every": 0}
-    known = "matching, geometry, generation, attributes, labels"
+    known = "matching, geometry, generation, attributes, labels, knn, linear, fewshot, clusters, spectrum, robustness"
     with pytest.raises(UserError, match=f"^config.evals.beauty is not known; use one of: {known}$"):
         evaluations.build(context(tmp_path, HEADS["damsm"], config))
 

@@ -119,7 +119,9 @@ def test_classification_has_its_protocol():
     own = out["knn_top1"]["protocol"]
     assert (own["neighbours"], own["real_number"], own["train_number"]) == (10, 30, 120)
     assert own["settings"] == "cosine, weights exp(cos / 0.1)" and own["network"] == "net h"
-    assert out["knn_false_negative"]["protocol"]["neighbours"] == 10 and out["knn_false_negative"]["protocol"]["train_number"] == 0
+    assert (
+        out["knn_false_negative"]["protocol"]["neighbours"] == 10 and out["knn_false_negative"]["protocol"]["train_number"] == 0
+    )
     other = knn.knn(query, truth, bank, label, classes=6, k=7, temperature=0.07)["knn_top1"]["protocol"]
     assert other["neighbours"] == 7 and "0.07" in other["settings"]
     bits = (np.arange(6)[:, None] >> np.arange(3)) & 1

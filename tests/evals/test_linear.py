@@ -27,7 +27,9 @@ def newton(x, y, classes, penalty):
         p = np.exp(z - z.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
         slope = rows.T @ (p - hot) / n + ridge @ found
-        curve = np.einsum("ni,nj,ncd->icjd", rows, rows, np.einsum("nc,cd->ncd", p, np.eye(classes)) - p[:, :, None] * p[:, None])
+        curve = np.einsum(
+            "ni,nj,ncd->icjd", rows, rows, np.einsum("nc,cd->ncd", p, np.eye(classes)) - p[:, :, None] * p[:, None]
+        )
         curve = curve.reshape(slope.size, slope.size) / n + np.kron(ridge, np.eye(classes))
         found = found - np.linalg.lstsq(curve, slope.ravel(), rcond=None)[0].reshape(found.shape)
     return found[:-1], found[-1] - found[-1].mean()
@@ -94,6 +96,10 @@ def test_each_step_is_that_of_the_preset(name):
     np.testing.assert_allclose(level[0], p["b"], rtol=1e-3, atol=1e-5)
 
 
+def test_penalties_reach_from_strong_to_none():
+    assert linear.penalties(12) == pytest.approx(10.0 ** np.arange(-6, 6)) and linear.penalties(1).tolist() == [1.0]
+
+
 def test_presets_are_those_that_were_published():
     assert set(linear.PRESETS) == {"simclr", "moco", "mocov3", "byol", "simsiam", "swav", "barlow", "vicreg", "supcon_cifar"}
     rates = {name: linear.rate(plan, plan.batch) for name, plan in linear.PRESETS.items()}
@@ -107,7 +113,9 @@ def test_the_choice_is_made_on_training_rows():
     """The test set is handed in with wrong labels: the classifier stays the same, and its settings tell how it came about."""
     said = Protocol(network="net h", real_origin="toys/test", train_origin="toys/train")
     one, two = (
-        json.loads(json.dumps(linear.linear(X[:150], Y[:150], X[150:], truth, classes=3, sweep=4, protocol=said, name="linear_h")))
+        json.loads(
+            json.dumps(linear.linear(X[:150], Y[:150], X[150:], truth, classes=3, sweep=4, protocol=said, name="linear_h"))
+        )
         for truth in (Y[150:], (Y[150:] + 1) % 3)
     )
     assert set(one) == {"linear_h_top1", "linear_h_ece"} and one["linear_h_top1"]["value"] > two["linear_h_top1"]["value"] + 20

@@ -104,4 +104,6 @@ def test_a_collapse_is_seen():
     near = centre + 0.01 * spread
     good, bad = (numbers(spectrum.spectrum(x)) for x in (spread, near))
     assert good["spectrum_std"] > 0.9 and bad["spectrum_std"] < 0.01
-    assert bad["spectrum_rank"] < 0.2 * good["spectrum_rank"] and bad["spectrum_uniformity"] > -0.01 > good["spectrum_uniformity"]
+    assert (
+        bad["spectrum_rank"] < 0.2 * good["spectrum_rank"] and bad["spectrum_uniformity"] > -0.01 > good["spectrum_uniformity"]
+    )

@@ -84,7 +84,8 @@ def loops(codes):
     same = [u[i, a] @ u[j, b] for i, a in rows for j, b in rows if i == j and a != b]
     other = [u[i, a] @ u[j, b] for i, a in rows for j, b in rows if i != j]
     return {
-        "std": np.sqrt(d) * np.mean([np.std(flat[:, j], ddof=1) for j in range(d)]), "participation": l.sum() ** 2 / (l**2).sum(),
+        "std": np.sqrt(d) * np.mean([np.std(flat[:, j], ddof=1) for j in range(d)]),
+        "participation": l.sum() ** 2 / (l**2).sum(),
         "positive_cosine": np.mean(same), "negative_cosine": np.mean(other),
     }  # fmt: skip
 
@@ -115,7 +116,9 @@ def test_nothing_is_taught_by_them():
     records = np.arange(12).reshape(6, 2)
 
     def told(x, y):
-        return sum(vitals.looks(x, x).values()) + vitals.spread(y) + vitals.pair_distance(y[..., 0, 0, :], records) + sum(vitals.health(y[:, :, 0, 0]).values())
+        codes = y[..., 0, 0, :]
+        health = sum(vitals.health(codes).values()) + vitals.pair_distance(codes, records)
+        return sum(vitals.looks(x, x).values()) + vitals.spread(y) + health
 
     grads = jax.grad(told, (0, 1))(FAKES, REAL)
     assert not any(np.any(g) for g in grads)
