@@ -116,6 +116,7 @@ def get_config(word=""):
         "knn": {"every": 0, "on": "h"},
         "linear": {"every": 0, "on": "h"},
         "spectrum": {"every": 0, "on": "h"},
+        "labels": {"every": 0, "reals": 0},
     }
     return choose(c, word, presets(word.split(",")))
 
@@ -288,9 +289,24 @@ IMAGENET_RECIPES = {
     ),
 }  # fmt: skip
 
-TINY_HEAD = {"project": {"dim": 8}}
+SLIM = {"project": {"dim": 8}}
+SLIM_HIDDEN = {"project": {"dim": 8, "hidden": 8}}
+SLIM_PREDICT = {**SLIM_HIDDEN, "predict": {"dim": 8, "hidden": 8}}
 TINY = {
-    "batch": 16, "eval_batch": 16,
-    "data": {"args": {"records": 128}},
+    "batch": 16, "eval_batch": 32,
+    "data": {"args": {"records": 160}},
     "every": {"log": 1, "save": 2},
-}
+    **{name: {"steps": 2, "nets": {"image": {"width": 4}, **nets}, "args": args} for name, nets, args in (
+        ("simclr", SLIM, {}), ("supcon", SLIM, {}),
+        ("moco_v1", SLIM, {"queue": 32}), ("moco_v2", SLIM, {"queue": 32}), ("moco_v3", SLIM_PREDICT, {}),
+        ("byol", SLIM_PREDICT, {}), ("simsiam", SLIM_PREDICT, {}),
+        ("swav", SLIM_HIDDEN, {"prototypes": 12, "queue": 32}),
+        ("pcl", SLIM, {"queue": 32, "counts": (3, 4), "drawn": 2, "start": 0, "rounds": 5}),
+        ("cpc", {"context": {"width": 4, "depth": 1}}, {"ahead": 2}),
+        ("cmc", SLIM, {"drawn": 16}), ("pirl", {**SLIM, "patches": {"dim": 8}}, {"drawn": 16}),
+        ("barlow", SLIM_HIDDEN, {}), ("vicreg", SLIM_HIDDEN, {}),
+    )},
+    "linear": {"steps": 2}, "finetune": {"steps": 2},
+    "student": {"steps": 2, "args": {"queue": 32}, "nets": {"image": {"width": 2}, "project": {"dim": 8}}},
+    "=evals": {"knn": {"every": 0, "on": "h"}, "spectrum": {"every": 0, "on": "h"}, "labels": {"every": 0, "reals": 16}},
+}  # fmt: skip

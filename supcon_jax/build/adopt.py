@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from supcon_jax import core
-from supcon_jax.build import clip, stage, trunks
+from supcon_jax.build import clip, exports, stage, trunks
 from supcon_jax.build.datasets import Data, mesh_of, vocabulary
 from supcon_jax.config import UserError
 from supcon_jax.convert import attngan, damsm, dfgan, dmgan, galip, inception, kinds, rename, resnet, ssagan, tensors
@@ -102,7 +102,7 @@ def players(config: dict, name: str, gen: Part, discs: list[Part], towers: dict,
     tree, line = gen.fill(GENERATORS[gen.kind](nets["gen"]), both(like["params"]["gen"], like["stats"]["gen"]))
     own, lines = {"gen": tree["params"]}, [line]
     state = blank_state(params=own, stats={"gen": tree.get("batch_stats", {})}, memory={"ema": tree["params"]})
-    made = stage.EXPORTS[config[name]["method"]](state, towers)
+    made = exports.EXPORTS[config[name]["method"]](state, towers)
     if discs:
         made["disc"], told = judges(name, discs, nets["disc"], like)
         lines += told

@@ -15,7 +15,7 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from supcon_jax import core, shard, storage
-from supcon_jax.build import clip, cost, program, stage, trunks, weights
+from supcon_jax.build import clip, cost, exports, program, stage, trunks, weights
 from supcon_jax.build.datasets import open_data, plain_words
 from supcon_jax.build.target import GIB, Target, find
 from supcon_jax.config import UserError
@@ -173,7 +173,7 @@ def exported(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict]:
     state = jax.eval_shape(
         functools.partial(core.init_state, built.task), key_shape(), batch_shapes(built, config[name])
     )
-    tree = jax.eval_shape(stage.EXPORTS[config[name]["method"]], state, built.frozen)
+    tree = jax.eval_shape(exports.EXPORTS[config[name]["method"]], state, built.frozen)
     towers = frozen_shapes(config, name, workdir)[1]
     return tree, {"nets": stage.told_nets(config[name], towers), "vocab": plain_words(built.data.vocab)}
 

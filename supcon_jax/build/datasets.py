@@ -63,9 +63,13 @@ class Data:
             if limit and rows >= limit:
                 return
 
-    def _batches(self, source, batch, size, partner, **options):
+    def in_order(self, batch: int, size: int):
+        """This process's share of one pass over the training set, in record order and evaluation's form."""
+        return self._batches(self.train, batch, size, "none", train=False, shared=True)
+
+    def _batches(self, source, batch, size, partner, shared=False, **options):
         o = self.options
-        shard = (jax.process_index(), jax.process_count()) if options["train"] else (0, 1)
+        shard = (jax.process_index(), jax.process_count()) if options["train"] or shared else (0, 1)
         bad = Skipped(self.skipped, o["bad_limit"], len(source))
         return sources.batches(
             source, self.vocab, batch=batch, size=size, words=o["words"], partner=partner, crop=o["crop"],

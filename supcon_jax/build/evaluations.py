@@ -179,15 +179,19 @@ def evaluate_attributes(context: Context, state, options) -> dict:
 
 
 def evaluate_labels(context: Context, state, options) -> dict:
-    """Accuracy of a classifier of the set's own classes on real pictures of the test split, in percent."""
-    head, limit = context.head("attributes"), options["reals"] or None
+    """Accuracy of a classifier of the set's own classes, or of an online probe, on real pictures of the test split, percent."""
+    online = "classes" in context.task.heads
+    data = context.data.probe if online and context.data.probe else context.data
+    head, limit = context.head("classes" if online else "attributes"), options["reals"] or None
+    answer = (lambda found: found) if online else (lambda found: found["label"])
     logits, truth, _, content = attributes.answers(
-        lambda images: {"label": head(state, {"image": images}, jax.random.key(0))["label"]},
-        {"label": context.data.test.labels}, streams.reals(context.batches(limit=limit), limit),
+        lambda images: {"label": answer(head(state, {"image": images}, jax.random.key(0)))}, {"label": data.test.labels},
+        streams.reals(data.stream("test", context.config["eval_batch"], context.side, limit), limit),
     )  # fmt: skip
     said = protocol.Protocol(
         network=f"{context.name} in training", resize=f"{context.side} px as trained", real_number=len(truth["label"]),
-        real_origin=context.origin(), real_content=content, subsets=f"{context.data.classes} classes",
+        real_origin=context.origin() if data is context.data else f"{data.test.name}/{data.test.split}", real_content=content,
+        subsets=f"{data.classes} classes",
     )  # fmt: skip
     return protocol.record({"label_accuracy": attributes.accuracies(logits, truth)["label"]}, said)
 
@@ -210,7 +214,7 @@ EVALS = {  # name -> how, and whether a stage with these heads gets it
     "geometry": (evaluate_geometry, lambda heads: {"image", "text"} <= heads and "generate" not in heads),
     "generation": (evaluate_generation, lambda heads: "generate" in heads),
     "attributes": (evaluate_attributes, lambda heads: bool(heads & {"generate", "attributes"})),
-    "labels": (evaluate_labels, lambda heads: "attributes" in heads),
+    "labels": (evaluate_labels, lambda heads: bool(heads & {"attributes", "classes"})),
     **{name: (how, lambda heads: "features" in heads) for name, how in representations.EVALS.items()},
 }
 

@@ -47,7 +47,7 @@ def with_probe(task: core.Task, config: dict, name: str, data, about: core.About
     options = config[name]["optim"].get(PROBE)
     if options is None:
         return task
-    of = getattr(data, "probe", None) or data
+    of = data.probe or data
     if of.train.labels is None or not of.classes:
         where = "config.data.probe" if of is not data else "the records"
         raise UserError(f"config.{name}.optim.probe learns labels, and {where} have none: name a labelled set in config.data.probe")

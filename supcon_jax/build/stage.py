@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from supcon_jax import core, hosts, shard, storage
-from supcon_jax.build import clip, evaluations, pretext, trunks, weights
+from supcon_jax.build import clip, evaluations, exports, pretext, trunks, weights
 from supcon_jax.build.datasets import Data, mesh_of, open_data, plain_words, vocabulary
 from supcon_jax.build.names import GENERATORS, call, counted, frozen, net, resolve
 from supcon_jax.config import UserError, difference, digest
@@ -227,7 +227,7 @@ def write_done(state, values, *, config, name, folder, data, towers, about) -> N
     said = described(config, name, plain_words(data.vocab), about)
     if config[name]["method"] == "classifier":
         said["classes"] = list(data.taught.classes)
-    tree, bits = shard.whole(EXPORTS[config[name]["method"]](state, towers)), checkpoint.digest(state)
+    tree, bits = shard.whole(exports.EXPORTS[config[name]["method"]](state, towers)), checkpoint.digest(state)
     if hosts.chief():
         weights.save(folder / "weights.safetensors", tree, said)
         write_record(state, values, bits, config=config, name=name, folder=folder)
@@ -241,7 +241,7 @@ def described(config: dict, name: str, vocab: list | dict | None, towers: dict) 
     name.
     """
     section = config[name]
-    kind = KINDS.get(section["method"], section["method"])
+    kind = exports.KINDS.get(section["method"], section["method"])
     return {"kind": kind, "vocab": vocab, "config": known(config), "stage": name, "nets": told_nets(section, towers)}
 
 
@@ -262,42 +262,3 @@ def write_record(state, values, bits: str, *, config, name, folder) -> None:
         "numbers": values,
     }
     storage.write(folder / "DONE", json.dumps(record, indent=1, sort_keys=True))
-
-
-def export_damsm(state, towers):
-    """Both encoders, with their frozen trunks put back, so that the file stands alone."""
-    from supcon_jax.methods import damsm
-
-    params, stats = state.params["model"], state.stats["model"]["image"]
-    image, text = damsm.image_variables(params["image"], stats, towers), damsm.text_variables(params["text"], towers)
-    return {"params": {"image": image["params"], "text": text["params"]}, "stats": {"image": image["batch_stats"]}}
-
-
-def export_generator(state, towers):
-    """The averaged generator with live BatchNorm averages, and the text encoder that it listens to."""
-    return {
-        "gen": {"params": state.memory["ema"], "stats": state.stats["gen"]},
-        "text": towers["damsm"]["params"]["text"],
-    }
-
-
-def export_galip(state, towers):
-    """The averaged generator and the CLIP that it works with."""
-    return {"gen": {"params": state.memory["ema"]}, "clip": towers["clip"]}
-
-
-def export_clip(state, towers):
-    """CLIP with the trained heads and, where they learned, its last blocks: a tower of its own."""
-    from supcon_jax.methods.clip_heads import export
-
-    return export(state.params["model"], towers["clip"])
-
-
-def export_model(state, towers):
-    return {"params": state.params["model"], "stats": state.stats["model"]}
-
-
-EXPORTS = {"damsm": export_damsm, "clip_heads": export_clip, "classifier": export_model,
-           **dict.fromkeys(GENERATORS, export_generator), "galip": export_galip,
-           **dict.fromkeys(pretext.KINDS, pretext.export)}
-KINDS = {"clip_heads": "clip", **pretext.KINDS}  # what a stage's weights are to those that read them, where it is not the method's name

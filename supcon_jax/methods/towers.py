@@ -30,7 +30,7 @@ def run(nets, params, stats, x, names, *, train=True):
     """
     out, stats = {}, dict(stats)
     for name in names:
-        variables = {"params": params[name], "batch_stats": stats[name]}
+        variables = {"params": params[name], "batch_stats": stats.get(name, {})}  # files keep no empty ones
         if train:
             x, new = nets[name].apply(variables, x, train=True, mutable=["batch_stats"])
             stats[name] = new.get("batch_stats", {})
