@@ -13,10 +13,25 @@ def signed(images):
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
+def planes(images):
+    """u8 [..., h, w, 3] -> f32 [..., 3, h, w] in [0, 1]; floating images are taken to be in [0, 1] already.
+
+    Whole planes of one colour are what the arithmetic of views reads: a compiler runs along them without a stride of three.
+    """
+    images = jnp.moveaxis(jnp.asarray(images), -1, -3)
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images.astype(jnp.float32)
+    return images.astype(jnp.float32) / 255.0
+
+
 def flip(images, key):
     """Mirrors each image [n, v, h, w, 3] left to right with probability one half, each on its own."""
-    mirror = jax.random.bernoulli(key, 0.5, images.shape[:2])
-    return jnp.where(mirror[:, :, None, None, None], images[..., ::-1, :], images)
+    return mirror(images, jax.random.bernoulli(key, 0.5, images.shape[:2]))
+
+
+def mirror(images, which):
+    """Mirrors those images [n, v, h, w, 3] left to right that `which`, bool[n, v], names."""
+    return jnp.where(which[:, :, None, None, None], images[..., ::-1, :], images)
 
 
 def pyramid(images, sizes):
