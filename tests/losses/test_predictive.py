@@ -1,0 +1,54 @@
+"""Contrastive predictive coding against the loops, in every dress, on sequences and grids."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import oracles_unimodal as slow
+from dress import dress
+from supcon_jax.losses.contrast import info_nce
+from supcon_jax.losses.predictive import NEGATIVES, cpc
+from supcon_jax.ops.rows import Rows
+
+RNG = np.random.default_rng(0)
+B, T, H, D, E, K = 8, 5, 3, 4, 3, 2
+Z, C, W = RNG.normal(size=(B, T, H, D)), RNG.normal(size=(B, T, H, E)), 0.5 * RNG.normal(size=(K, D, E))
+
+
+@pytest.mark.parametrize("grid", [False, True], ids=["sequence", "grid"])
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_equals_the_loops(negatives, grid):
+    z, c = (Z, C) if grid else (Z[:, :, 0], C[:, :, 0])
+    fn = functools.partial(cpc, negatives=negatives, scale=0.7)
+    value, _ = dress(fn, [z, c, W], full=(negatives, grid) == ("both", False))
+    want = slow.cpc(*(a.reshape(B, T, -1, a.shape[-1]) for a in (z, c)), W, negatives, 0.7)
+    np.testing.assert_allclose(value, want, rtol=1e-11)
+
+
+def test_one_step_over_the_batch_is_info_nce():
+    z, c = (jnp.asarray(a[:, :2, 0], jnp.float32) for a in (Z, C))
+    w = jnp.asarray(W[:1], jnp.float32)
+    want = info_nce(Rows(c[:, 0] @ w[0].T), Rows(z[:, 1]), scale=1.0)
+    np.testing.assert_allclose(cpc(z, c, w, negatives="batch"), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("negatives, candidates", [("batch", B), ("sequence", T * H), ("both", B * T * H)])
+def test_contexts_that_know_nothing_give_the_log_of_the_candidates(negatives, candidates):
+    run = jax.value_and_grad(functools.partial(cpc, negatives=negatives), (0, 1, 2))
+    z, c, w = (jnp.asarray(a, jnp.float32) for a in (Z, C, W))
+    for args in ((z, 0 * c, w), (0 * z + z[:1, :1, :1], c, w)):
+        value, grads = run(*args)
+        np.testing.assert_allclose(value, K * np.log(candidates), rtol=1e-5)
+        assert all(np.isfinite(g).all() for g in grads)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="negatives is 'all'"):
+        cpc(Z, C, W, negatives="all")
+    with pytest.raises(ValueError, match="disagree"):
+        cpc(Z, C[:, :-1], W)
+    with pytest.raises(ValueError, match="5 steps ahead in sequences of 5: give 1 to 4"):
+        cpc(Z, C, np.concatenate([W, W, W[:1]]))
