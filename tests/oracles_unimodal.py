@@ -172,7 +172,7 @@ def nearest(x, support, record, most, threshold):
     return found
 
 
-def hardened(x, y, w, scale, alpha, out):
+def hardened(x, y, w, scale, out, alpha):
     """Logits of negatives raised by alpha times their cosine."""
     values = []
     for i in range(len(x)):

@@ -19,16 +19,17 @@ def distilled(q, k, teacher_q, teacher_k, *, scale, teacher_scale, own=None, vet
     of the teacher's). CLIP's distillation is the mean of images over texts and of texts over images.
 
     q, k: the student's rows [n, d] and [m, d]. teacher_q, teacher_k: the teacher's embeddings of the same rows,
-    [n, e] and [m, e]; nothing moves them. scale, teacher_scale: 1/temperature, f32[] or [n].
+    [n, e] and [m, e]. scale, teacher_scale: 1/temperature, f32[] or [n]. Nothing moves the teacher's side.
     own: one more key for each query, [n, d], d = e, which no other query sees. SEED: k and teacher_k the queue, own the
     teacher's rows, teacher_q again. veto, sums: as for supcon.
     Returns f32[]. With a teacher of great scale, and the teacher's own row among the keys, it is InfoNCE.
     """
     acc = wide(teacher_q, teacher_k)
-    teacher_q, teacher_k = (jax.lax.stop_gradient(a).astype(acc) for a in (teacher_q, teacher_k))
+    teacher_q, teacher_k, teacher_scale = (
+        jax.lax.stop_gradient(jnp.asarray(a)).astype(acc) for a in (teacher_q, teacher_k, teacher_scale)
+    )
     given = {"weigh": rules.everyone, "veto": veto}
     lse = sums(q.replace(x=teacher_q), k.replace(x=teacher_k), scale=teacher_scale, **given).lse
-    teacher_scale = jnp.asarray(teacher_scale, acc)
     logit = teacher_q * (teacher_scale[:, None] if teacher_scale.ndim else teacher_scale)
     if own is not None:
         own = jax.lax.stop_gradient(own)

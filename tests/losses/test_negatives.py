@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import oracles
+import oracles_unimodal
 from dress import DOORS, dress
 from supcon_jax.losses import contrast, negatives
 from supcon_jax.ops import rows, sharded
@@ -25,6 +26,7 @@ LOSSES = {  # the library's function, the loops', what both are given
     "debiased": (negatives.debiased, oracles.debiased, {"prior": 0.1, "beta": 0.0}),
     "hard": (negatives.debiased, oracles.debiased, {"prior": 0.1, "beta": 1.0}),
     "hard_alone": (negatives.debiased, oracles.debiased, {"prior": 0.0, "beta": 0.5}),
+    "hardened": (negatives.hardened, oracles_unimodal.hardened, {"alpha": 3.0}),
     "in": (negatives.supcon_in, oracles.supcon_in, {}),
     "one_positive": (negatives.one_positive, oracles.one_positive, {"mean": "anchors"}),
     "one_positive_terms": (negatives.one_positive, oracles.one_positive, {"mean": "terms"}),
@@ -47,7 +49,8 @@ def test_equals_the_loops(name, own):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_pair_is_met_once(name):
-    """As many products as supcon has, in either pass; one positive alone first needs the sums over the negatives."""
+    """As many products as supcon has, in either pass; one positive alone first needs the sums over the negatives, and
+    negatives of another scale are other logits."""
 
     def products(fn, options):
         def loss(x):
@@ -57,7 +60,7 @@ def test_each_pair_is_met_once(name):
         return str(jax.make_jaxpr(jax.grad(loss))(jnp.asarray(X, jnp.float32))).count("dot_general")
 
     fn, _, options = LOSSES[name]
-    visits = 2 if fn is negatives.one_positive else 1
+    visits = 2 if fn in (negatives.one_positive, negatives.hardened) else 1
     assert products(fn, options) == visits * products(contrast.supcon, {}) == visits * 4
 
 
@@ -66,6 +69,7 @@ PLACES = [
     ("decoupled_weighted", "hybrid", False),
     ("in", "tiled", True),
     ("one_positive", "gather", True),
+    ("hardened", "ring", True),
 ]
 
 
@@ -115,6 +119,30 @@ def test_without_prior_and_beta_it_is_ntxent():
     np.testing.assert_allclose(got, contrast.supcon(pairs(X), scale=4.0), rtol=1e-5)
 
 
+def test_harder_negatives_pull_at_the_slope_of_all():
+    """The weights of negatives have no gradient: that of the loss is the one of these logits with alpha cos held still."""
+    with jax.enable_x64(True):
+        q = Rows(jnp.asarray(X), jnp.asarray(LABEL), jnp.arange(N))
+        scale, alpha = jnp.asarray(4.0), 3.0
+
+        def plain(x, scale):
+            c = x @ x.T
+            w = jnp.asarray(oracles.same_label(LABEL, LABEL)) * ~SELF
+            s = jnp.where(SELF, -jnp.inf, scale * c + jnp.where(w > 0, 0, alpha * jax.lax.stop_gradient(c)))
+            number = w.sum(1)
+            each = jax.nn.logsumexp(s, axis=1) - jnp.sum(w * scale * c, 1) / jnp.maximum(number, 1)
+            return jnp.sum(jnp.where(number > 0, each, 0)) / jnp.sum(number > 0)
+
+        got, want = (
+            jax.value_and_grad(fn, (0, 1))(q.x, scale)
+            for fn in (lambda x, scale: negatives.hardened(q.replace(x=x), scale=scale, alpha=alpha), plain)
+        )
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+    same = negatives.hardened(pairs(X), scale=4.0, alpha=0.0)
+    np.testing.assert_allclose(same, contrast.supcon(pairs(X), scale=4.0), rtol=1e-5)
+
+
 def test_mean_inside_is_not_larger_than_outside():
     q = Rows(jnp.asarray(X), jnp.asarray(LABEL))
     assert negatives.supcon_in(q, scale=4.0) <= contrast.supcon(q, scale=4.0)
@@ -152,5 +180,7 @@ def test_mistakes_are_named():
         negatives.supcon_in(pairs(X), scale=1.0, norm="weight")
     with pytest.raises(ValueError, match="mean"):
         negatives.one_positive(pairs(X), scale=1.0, mean="pairs")
+    with pytest.raises(ValueError, match="one scale"):
+        negatives.hardened(pairs(X), scale=jnp.ones(N), alpha=1.0)
     with pytest.raises(ValueError, match="labels"):
         negatives.decoupled(Rows(jnp.asarray(X)), scale=1.0)
