@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from supcon_jax.losses.contrast import info_nce
+from supcon_jax.ops.arrays import unit
 from supcon_jax.ops.rows import Rows, dense
 
 NEGATIVES = ("code", "paper")
@@ -69,6 +70,17 @@ def _batch(one, q, drawn):
         index=jnp.concatenate([keys.index, jnp.full(len(ids), -2, jnp.int32)]),
         valid=jnp.concatenate([valid, taken]),
     )
+
+
+def prototypes(found, *, temperature, smooth=10.0, clip=(10.0, 90.0)):
+    """What was found by ops.kmeans as Prototypes: unit centres, the temperature of each, the cluster of each row.
+
+    found: kmeans.Clusters of unit rows f32[n, d]; the temperatures are of distances to the centres as they are. Others as
+    for `concentration`. For a batch: one.replace(cluster=one.cluster[index]).
+    """
+    how = {"temperature": temperature, "smooth": smooth, "clip": clip}
+    spread = concentration(found.square, found.cluster, len(found.centre), **how)
+    return Prototypes(unit(found.centre), spread, found.cluster)
 
 
 def draw(key, cluster, k, number):

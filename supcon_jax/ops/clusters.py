@@ -1,4 +1,7 @@
-"""Clusters of rows, and how well two groupings of the same rows agree."""
+"""Clusters of rows, and how well two groupings of the same rows agree: on the host, in numpy.
+
+ops.kmeans takes the same steps on devices, for whole data sets of features.
+"""
 
 import numpy as np
 
@@ -14,7 +17,7 @@ def kmeans(x, k, seed=0, starts=STARTS):
     Lloyd 1982; seeds: Arthur & Vassilvitskii 2007. Same seed, same answer.
 
     x: f[n, d]; 1 <= k <= n. Returns i32[n] in 0 .. k - 1, each of which occurs: a cluster that loses all its rows takes the
-    row farthest from its own centre.
+    row farthest from its own centre, of those that are not the nearest to theirs.
     Raises ValueError: k out of range, or more clusters than rows that differ.
     """
     if not 1 <= k <= len(x):
@@ -43,9 +46,12 @@ def lloyd(x, centre):
         apart = distances(x, centre)
         found = apart.argmin(1)
         own = apart[np.arange(len(x)), found]
-        for empty in np.setdiff1d(np.arange(len(centre)), found):
-            farthest = own.argmax()
-            found[farthest], own[farthest] = empty, 0
+        empty = np.setdiff1d(np.arange(len(centre)), found)
+        if len(empty):
+            spare = own.copy()
+            spare[nearest(found, own)] = -1
+            far = np.argsort(-spare, kind="stable")[: len(empty)]
+            found[far], own[far] = empty, 0
         if before is not None and (found == before).all():
             break
         before = found
@@ -53,6 +59,12 @@ def lloyd(x, centre):
         np.add.at(centre, found, x)
         centre /= np.bincount(found, minlength=len(centre))[:, None]
     return found.astype(np.int32), float(own.sum())
+
+
+def nearest(found, own):
+    """The nearest row of each cluster that has one: it stays, so that no cluster is emptied to fill another."""
+    order = np.lexsort((own, found))
+    return order[np.unique(found[order], return_index=True)[1]]
 
 
 def distances(x, centre):

@@ -11,6 +11,7 @@ import oracles_unimodal as slow
 from dress import dress, split
 from supcon_jax.losses import prototypes
 from supcon_jax.losses.prototypes import Prototypes, concentration, draw, proto_nce
+from supcon_jax.ops import kmeans
 from supcon_jax.ops.rows import Rows
 
 RNG = np.random.default_rng(0)
@@ -103,6 +104,16 @@ def test_clusters_without_extent_have_the_temperature_itself():
     np.testing.assert_allclose(got, 0.2, rtol=1e-6)
     some = concentration(jnp.array([0.0, 0, 0, 0, 1, 1]), jnp.array([0, 0, 1, 1, 2, 2]), 3, temperature=0.2)
     assert (some > 0).all()
+
+
+def test_prototypes_of_clusters_that_were_found():
+    x = units(40, D)
+    found = kmeans.kmeans(jnp.asarray(x, jnp.float32), 6, jax.random.key(0))
+    one = prototypes.prototypes(found, temperature=0.2)
+    centre, cluster = np.asarray(found.centre, np.float64), np.asarray(found.cluster)
+    np.testing.assert_allclose(one.centre, centre / np.linalg.norm(centre, axis=1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(one.spread, slow.concentration(x, centre, cluster, 0.2), rtol=1e-4)
+    assert (np.asarray(one.cluster) == cluster).all()
 
 
 def test_equal_rows_and_prototypes_give_the_log_of_the_candidates():
