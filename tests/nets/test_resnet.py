@@ -1,12 +1,16 @@
 """ResNets: the published sizes, the stem of small pictures, blocks that begin as the identity."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gans import tiny
+from supcon_jax.nets.backbone import ConvTrunk, ViTTrunk
+from supcon_jax.nets.norm import BatchNorm, LayerNorm
 from supcon_jax.nets.resnet import DEPTHS, Residual, ResNet
+from supcon_jax.nets.selective import SelectiveConv
 
 PUBLISHED = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}  # with 1000 classes
 
@@ -48,3 +52,85 @@ def test_compute_type_leaves_means_and_weights_wide():
     v = tiny.fill(made, 1)
     wide = ResNet(18, 0.0625, small=True, classes=3).apply(v, image + 0.5)["pooled"]
     np.testing.assert_allclose(module.apply(v, image + 0.5)["pooled"], wide, rtol=0.1, atol=0.05 * np.abs(wide).max())
+
+
+SELECTIVE = {(50, 1): 35, (101, 1): 65, (50, 2): 140, (152, 3): 795}  # millions: SimCLR v2, table 1
+
+
+@pytest.mark.parametrize("depth,width", SELECTIVE)
+def test_published_sizes_with_selective_kernels(depth, width):
+    image = jax.ShapeDtypeStruct((2, 224, 224, 3), np.float32)
+    module = ResNet(depth, width, deep=True, sk=0.0625)
+    taps, made = jax.eval_shape(module.init_with_output, jax.random.key(0), image)
+    assert round(sum(a.size for a in jax.tree.leaves(made["params"])) / 1e6) == SELECTIVE[depth, width]
+    assert [taps[name].shape[1] for name in ("stem", "layer1", "layer2", "layer3", "layer4")] == [56, 56, 28, 14, 7]
+
+
+def test_selective_kernels_mix_two_convolutions_by_the_mean():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4, 2)), jnp.float32)
+    module = SelectiveConv(5, 2, norm="layer")
+    v = tiny.fill(jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), x), 0)
+    p = jax.tree.map(np.float64, v["params"])
+    assert p["squeeze"]["kernel"].shape == (5, 32)
+
+    def layer(h, norm):
+        axes = tuple(range(1, h.ndim))
+        h = (h - h.mean(axes, keepdims=True)) / np.sqrt(h.var(axes, keepdims=True) + 1e-5)
+        return np.maximum(h * p[norm]["scale"] + p[norm]["bias"], 0)
+
+    padded = np.pad(np.float64(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    u = np.stack([np.einsum("nhwi,hwio->no", padded[:, r : r + 3, c : c + 3], p["conv"]["kernel"])
+                  for r in (0, 2) for c in (0, 2)], 1).reshape(3, 2, 2, 10)
+    u = layer(u, "norm").reshape(3, 2, 2, 2, 5)
+    s = layer(u.mean((1, 2)).sum(1) @ p["squeeze"]["kernel"], "norm_squeeze") @ p["select"]["kernel"]
+    a = np.exp(s.reshape(3, 2, 5))
+    a = a / a.sum(1, keepdims=True)
+    want = (u * a[:, None, None]).sum(3)
+    np.testing.assert_allclose(module.apply(v, x, train=False), want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_deep_shortcut_averages_before_it_projects():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 4)), jnp.float32)
+    block = Residual(8, 2, False, True, deep=True)  # its last scale is 0: what is left is the shortcut
+    v = block.init(jax.random.key(0), x, train=False)
+    kernel = np.asarray(v["params"]["conv_short"]["kernel"])[0, 0]
+    mean = np.asarray(x).reshape(2, 3, 2, 3, 2, 4).mean((2, 4))
+    want = np.maximum(mean @ kernel / np.sqrt(1 + 1e-5), 0)
+    np.testing.assert_allclose(block.apply(v, x, train=False), want, rtol=1e-4, atol=1e-5)
+
+
+def norms(module, *shapes):
+    """(class, groups) of every norm that a network calls."""
+    seen = []
+
+    def note(run, args, kwargs, context):
+        if isinstance(context.module, BatchNorm | LayerNorm) and context.method_name == "__call__":
+            seen.append((type(context.module), getattr(context.module, "groups", None)))
+        return run(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(module.init, jax.random.key(0), *(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes))
+    return seen
+
+
+@pytest.mark.parametrize("module", [ResNet(18, 1 / 16, small=True, groups=4), ConvTrunk(4, 2, groups=4),
+                                    ResNet(50, 1 / 16, deep=True, sk=0.0625, groups=4),
+                                    ViTTrunk(4, 16, 1, 2, stem="conv", groups=4)], ids=lambda m: type(m).__name__)
+def test_groups_reach_every_norm(module):
+    seen = norms(module, (4, 16, 16, 3))
+    assert seen and set(seen) == {(BatchNorm, 4)}
+
+
+def test_layer_norm_takes_the_place_of_every_norm():
+    for module in (ResNet(50, 1 / 16, deep=True, sk=0.0625, norm="layer"), ConvTrunk(4, 2, "layer")):
+        assert {kind for kind, _ in norms(module, (4, 16, 16, 3))} == {LayerNorm}
+
+
+def test_groups_are_networks_side_by_side():
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    whole, grouped = ConvTrunk(4, 2), ConvTrunk(4, 2, groups=2)
+    v = tiny.fill(jax.eval_shape(whole.init, jax.random.key(0), x), 0)
+    run = jax.jit(lambda m, x: m.apply(v, x, train=True, mutable=["batch_stats"])[0], static_argnums=0)
+    halves = np.concatenate([run(whole, x[:2]), run(whole, x[2:])])
+    np.testing.assert_allclose(run(grouped, x), halves, rtol=1e-4, atol=1e-4)
+    assert np.abs(run(whole, x) - halves).max() > 0.01
