@@ -31,7 +31,8 @@ def test_simsiam_loads_through_data_parallel_and_loses_its_still_bias():
         elif kind == "n":
             shapes |= {f"encoder.fc.{place}.{name}": (32,) for name in ("running_mean", "running_var")}
             shapes |= {f"encoder.fc.{place}.{name}": (32,) for name in ("weight", "bias") if place < 7}
-    shapes |= {"encoder.fc.6.bias": (32,), "predictor.0.weight": (4, 32), "predictor.3.weight": (32, 4), "predictor.3.bias": (32,)}
+    shapes |= {"encoder.fc.6.bias": (32,), "predictor.3.bias": (32,)}
+    shapes |= {"predictor.0.weight": (4, 32), "predictor.3.weight": (32, 4)}
     shapes |= {f"predictor.1.{name}": (4,) for name in ("weight", "bias", "running_mean", "running_var")}
     tensors = {f"module.{name}": rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     image, head, predictor = resnet_trunk(18, 1 / 16, "imagenet"), heads.simsiam(32), heads.simsiam_predictor(32, 4)
