@@ -1,5 +1,6 @@
 """Configs: every preset, references between stages, values from the command line."""
 
+import functools
 import importlib.util
 import inspect
 import json
@@ -75,12 +76,12 @@ def test_args_are_the_task_functions_signature_and_nets_are_their_modules_fields
         assert set(section["args"]) == {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}, name
         assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["nets", "tx", "about"]
         for key, options in section["nets"].items():
-            module = resolve(NETS, options["net"], "net")
-            fields = {field for field in module.__dataclass_fields__ if field not in ("parent", "name")}
-            given = {"net": 0, "vocab": 0, "dtype": 0} if key != "disc" else {"net": 0, "size": 0, "dtype": 0}
+            takes = inspect.signature(resolve(NETS, options["net"], "net")).parameters
+            fields = {field for field in takes if field not in ("parent", "name")}
+            given = {"vocab", "classes"} if key != "disc" else {"size"}  # what the build knows
             unknown = set(options) - fields - {"net"}
             assert not unknown, f"{name}.nets.{key}: {unknown}"
-            required = {f for f in fields if module.__dataclass_fields__[f].default is inspect._empty} - set(given)
+            required = {f for f in fields if takes[f].default is inspect.Parameter.empty} - given
             assert required <= set(options)
         players = {"disc", "gen"} if section["method"] in GANS else {"gen" if section["method"] == "flow" else "model"}
         assert set(section["optim"]) == players
@@ -177,3 +178,50 @@ def test_values_on_the_command_line_get_the_type_that_stands_there(key, text, va
         config.override(config.load("configs/shapes.py:tiny" if "trunk" not in key else "configs/emoji.py"), {key: text})
     )
     assert found[key] == value and type(found[key]) is type(value)
+
+
+GOOD = {
+    "nets": {
+        "image": {"net": "resnet_trunk", "depth": 18, "width": 0.25, "stem": "small", "sk": 0.0, "groups": 4},
+        "head": {"net": "mlp", "widths": (0, 128)},
+        "prototypes": {"net": "prototypes", "prototypes": 30},
+    },
+    "optim": {
+        "model": {
+            "name": "lars", "lr": 0.3, "scale_by_batch": "linear", "schedule": "cosine", "warmup": 10, "start": 0.1,
+            "end": 0.001, "momentum": 0.9, "weight_decay": 1e-6, "trust": 1e-3, "ratio": "joint", "clip_ratio": False,
+            "exclude": ("vectors",), "milestones": (), "nesterov": False,
+            "parts": {"prototypes": {"freeze": 5}, "head": {"lr": 0.1}},
+        }
+    },
+}  # fmt: skip
+BAD = (
+    ("optim.model.scale_by_batch", "cube", "linear, sqrt"), ("optim.model.start", 2.0, "a share of the rate"),
+    ("optim.model.end", -0.1, "a share of the rate"), ("optim.model.momentum", 1.0, r"\[0, 1\)"),
+    ("optim.model.weight_decay", -1.0, "a rate >= 0"), ("optim.model.trust", 0.0, "a number > 0"),
+    ("optim.model.ratio", "both", "joint or apart"), ("optim.model.clip_ratio", 1, "True or False"),
+    ("optim.model.exclude", (1,), "names of parts"), ("optim.model.milestones", (0,), "epochs > 0"),
+    ("optim.model.nesterov", "yes", "True or False"), ("optim.model.parts.prototypes.freeze", -1, "a number of steps"),
+    ("optim.model.parts.head.lr", 0.0, "a number > 0"), ("nets.image.depth", 0, "at least 1"),
+    ("nets.image.stem", "big", "one of imagenet, small"), ("nets.image.sk", -1.0, "a ratio >= 0"),
+    ("nets.image.groups", 0, "at least 1"), ("nets.head.widths", (), "at least one width"),
+    ("nets.head.widths", (8, -1), "at least one width"), ("nets.prototypes.prototypes", 1, "at least 2"),
+)  # fmt: skip
+
+
+def test_keys_of_trunks_heads_and_optimisers_have_their_ranges():
+    def made(key="", value=None):
+        c = config.base()
+        c.stages = ("one",)
+        c.one = config.stage(c, method="x", steps=1, args={}, **GOOD)
+        if key:
+            *path, leaf = f"one.{key}".split(".")
+            node = functools.reduce(lambda node, part: node[part], path, c)
+            with node.ignore_type():
+                node[leaf] = value
+        return c
+
+    config.check(made())
+    for key, value, said in BAD:
+        with pytest.raises(config.UserError, match=rf"config\.one\.{key}=.*{said}"):
+            config.check(made(key, value))

@@ -240,3 +240,11 @@ def test_a_classifier_starts_from_the_trunk_of_a_file(tmp_path):
     config["classifier"]["frozen"]["start"] = "/nowhere"
     with pytest.raises(UserError, match=r"^--config\.classifier\.frozen\.start=/nowhere: no such file; give torchvision's"):
         trunks.begun(Task(None, ()), config, "classifier")
+
+
+def test_rates_are_scaled_by_the_stages_own_batch(monkeypatch):
+    config, seen = plain("damsm.batch=4"), {}
+    monkeypatch.setattr(stage.optim, "optimiser", lambda options, **sizes: seen.update(sizes))
+    monkeypatch.setattr(stage, "call", lambda *args, **options: None)
+    stage.make_task(config, "damsm", {}, types.SimpleNamespace(steps=7, epoch=3))
+    assert seen == {"steps": 7, "epoch": 3, "batch": 4}
