@@ -1,6 +1,7 @@
 """Two small real sets of handwritten digits for machines without archives: 5,000 of MNIST, and 1,797 of 8 x 8 pixels."""
 
 import gzip
+import io
 import zlib
 
 import numpy as np
@@ -70,8 +71,7 @@ def _table(name, file, root, shape, most):
     if path is None:
         raise UserError(f"{root} has neither {file} nor {name}/{file}: {fetch}")
     try:
-        lines = gzip.decompress(path.read_bytes()).decode("ascii").splitlines()
-        table = np.array([line.split(",") for line in lines], np.float64)
+        table = np.loadtxt(io.BytesIO(gzip.decompress(path.read_bytes())), np.int16, delimiter=",", ndmin=2)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): move it away and {fetch}") from None
     whole = table.shape == shape and table.min() >= 0 and table[:, :-1].max() <= most and table[:, -1].max() < len(CLASSES)

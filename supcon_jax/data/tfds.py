@@ -1,8 +1,14 @@
 """Labelled pictures of any tfds set, read from its ArrayRecord files; neither reading nor most preparing needs TensorFlow."""
 
+import contextlib
+import glob
 import hashlib
+import importlib.util
 import io
 import os
+import sys
+import types
+from unittest import mock
 
 import numpy as np
 from etils import epath
@@ -39,7 +45,7 @@ def tfds(split, root=None, *, builder="cifar10", label="label", image="image"):
     info, rows = _prepared().opened(path, split, command.removeprefix("python -m "), image)
     classes, labels = (), None
     if label:
-        names = [name for name, feature in info.features.items() if hasattr(feature, "names")]
+        names = sorted(name for name, feature in info.features.items() if hasattr(feature, "names"))
         if label not in names:
             raise UserError(f"config.data.args.label={label!r}: {builder} has the classes {', '.join(names) or 'of nothing'}")
         classes = tuple(info.features[label].names)
@@ -71,14 +77,12 @@ def prepare(name, root=None, manual=None, say=print):
         builder = prepared.tfds.builder(name, data_dir=out, file_format="array_record")
         builder._generate_examples = _encoded(builder, builder._generate_examples)
         os.environ.setdefault("TFDS_DISABLE_PROGRESS_BAR", "1")
-        builder.download_and_prepare(download_config=prepared.tfds.download.DownloadConfig(manual_dir=manual))
-    except ImportError as error:
-        raise UserError(
-            f"{name} is made with {error.name}, which is not installed: pip install {error.name}, or run {again} on a machine "
-            f"that has it and copy {out}"
-        ) from None
+        with _plain_files(builder):
+            builder.download_and_prepare(download_config=prepared.tfds.download.DownloadConfig(manual_dir=manual))
     except Exception as error:  # each builder has its own ways to fail: no network, no archive, no such name
         line = " ".join(str(error).split())[:300]
+        if lacks := getattr(error, "name", None) if isinstance(error, ImportError) else None:
+            line = f"{lacks} is not installed: pip install {lacks}"
         raise UserError(
             f"{name} could not be prepared ({type(error).__name__}: {line}): is the network there, and are archives that tfds "
             f"cannot fetch in --from DIR? or run {again} where it works and copy {out}"
@@ -114,6 +118,27 @@ def _labels(rows, label, split, folder):
         except OSError:  # a shared folder that may only be read: they are read again next time
             pass
     return labels
+
+
+@contextlib.contextmanager
+def _plain_files(builder):
+    """Where TensorFlow is not installed, tfds' unpacking and the builder's own module read files through this instead.
+
+    Most builders of pictures use no more of it than tf.io.gfile. One that does fails, and says what it misses.
+    """
+    if importlib.util.find_spec("tensorflow"):
+        yield
+        return
+    names = types.SimpleNamespace
+    file = names(GFile=open, exists=os.path.exists, isdir=os.path.isdir, listdir=os.listdir, glob=glob.glob)
+    text = names(as_text=lambda name: name if isinstance(name, str) else name.decode("utf-8"))
+    stand = names(io=names(gfile=file), compat=text)
+    modules = [importlib.import_module("tensorflow_datasets.core.download.extractor"), sys.modules[type(builder).__module__]]
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            if hasattr(module, "tf"):
+                stack.enter_context(mock.patch.object(module, "tf", stand))
+        yield
 
 
 def _encoded(builder, generate):

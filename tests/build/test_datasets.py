@@ -7,13 +7,15 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.layouts import coco_layout
 from supcon_jax import config as configs
-from supcon_jax.build import stage
+from supcon_jax.build import datasets, stage
 from supcon_jax.build.datasets import open_data
 from supcon_jax.config import UserError
 from supcon_jax.data.source import BadRecord
+from supcon_jax.data.synthetic import shapes
 from supcon_jax.data.vocab import Vocab, tokenise
 
 PLAIN = configs.plain(configs.override(
@@ -157,6 +159,98 @@ def test_only_training_is_told_other_labels(how):
     for split in ("train", "test"):  # what is measured
         a, b = (data.evaluation(split, 10, 24)[0]["label"] for data in (clean, told))
         np.testing.assert_array_equal(a, b)
+
+
+def test_pictures_without_their_captions(tmp_path):
+    whole, bare = open_data(PLAIN, None), open_data(config(text=False), tmp_path, Vocab(("<end>", "zebra")))
+    assert bare.vocab is None and datasets.plain_words(bare.vocab) is None and not list(tmp_path.iterdir())
+    assert bare.train.captions is bare.test.captions is bare.taught.captions is None
+    a, b = next(whole.training(4, 24)), next(bare.training(4, 24))
+    assert set(a) - set(b) == {"text", "text_len"}
+    for name in b:
+        np.testing.assert_array_equal(a[name], b[name])
+    (batch, _) = bare.evaluation("test", 10, 24)
+    assert set(batch) == {"image", "label", "index", "valid"}
+    named = open_data(config(text=False, labels_from="clusters", clusters=4), None)  # what was said may still make labels
+    assert named.taught.captions is None and named.classes == 4
+
+
+def test_a_set_without_captions(tmp_path):
+    """image_folder by its name; labels from captions cannot be."""
+    for split in ("train", "test"):
+        for label, name in enumerate("ab"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (20 + 9 * label, 24), (90 * label, 0, 0)).save(tmp_path / split / name / "0.png")
+    one = {"name": "image_folder", "root": str(tmp_path), "args": {}, "crop": "centre", "partner": "none"}
+    data = open_data(config(**one), tmp_path / "w")
+    batch = next(data.training(2, 16))
+    assert data.vocab is None and data.classes == 2 and not (tmp_path / "w").exists()
+    assert batch["image"].shape == (2, 1, 16, 16, 3)
+    np.testing.assert_array_equal(batch["image"][:, 0, 0, 0, 0], 90 * batch["label"][:, 0])
+    with pytest.raises(UserError, match="config.data.labels_from='clusters' reads captions, and image_folder has none"):
+        open_data(config(**one, labels_from="clusters", clusters=2), None)
+
+
+def test_few_labels():
+    """The config's keys reach data/labels.py, and training sees what they say."""
+    args = PLAIN["data"]["args"] | {"labels": "shape", "records": 60}
+    clean, few = open_data(config(args=args), None), open_data(config(args=args, label_share=0.2, partner="none"), None)
+    kept = few.taught.labels >= 0
+    assert len(np.unique(clean.train.labels)) <= kept.sum() < 20 and (few.train.labels == clean.train.labels).all()
+    only = open_data(config(args=args, label_share=0.2, partner="none", only_labelled=True), None)
+    assert len(only.taught) == kept.sum() and len(only.train) == 60
+    assert (next(only.training(32, 24))["label"] >= 0).all() and (next(few.training(32, 24))["label"] < 0).any()
+    told = dict(label_noise=1.0, label_noise_kind="asymmetric", label_map=["circle->ring"])
+    swapped = open_data(config(args=args, **told), None).taught.labels
+    np.testing.assert_array_equal(swapped != clean.train.labels, clean.train.labels == 0)
+    assert (swapped[clean.train.labels == 0] == 5).all()
+
+
+def probed(**probe):
+    return config(partner="none", probe={"name": "", "root": "", "train": "train", "test": "test", "args": {}, **probe})
+
+
+def test_a_probe_reads_a_set_of_its_own(tmp_path):
+    args = {"size": 24, "records": 12, "labels": "shape", "seed": 9}
+    data = open_data(probed(name="shapes", train="val", args=args), tmp_path)
+    other = shapes("val", **args)
+    stream, alone = data.training(4, 24), open_data(probed(), None)
+    assert alone.probe is None and "probe_image" not in next(alone.training(4, 24))
+    first = [next(stream) for _ in range(3)]
+    for batch, own in zip(first, alone.training(4, 24)):
+        assert batch["probe_image"].shape == (4, 1, 24, 24, 3) and batch["probe_label"].shape == (4, 1)
+        for name in own:
+            np.testing.assert_array_equal(batch[name], own[name])
+    seen = {x.tobytes(): int(label) for batch in first for x, label in zip(batch["probe_image"], batch["probe_label"][:, 0])}
+    assert seen == {other.image(i).tobytes(): int(other.labels[i]) for i in range(12)}  # an epoch of its own
+    assert data.probe.classes == 8 and data.probe.vocab is None
+    (held,) = data.probe.evaluation("test", 12, 24)
+    np.testing.assert_array_equal(held["label"][:, 0], shapes("test", **args).labels)
+    kept = data.training(4, 24)
+    next(kept)
+    saved = json.loads(json.dumps(kept.state()))
+    again = data.training(4, 24)
+    again.restore(saved)
+    for _ in range(2):
+        a, b = next(kept), next(again)
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+    later = next(data.training(4, 24, start=2))
+    np.testing.assert_array_equal(later["probe_image"], first[2]["probe_image"])
+    with pytest.raises(UserError, match="has none in data.probe"):
+        data.training(4, 24).restore({key: value for key, value in saved.items() if key != "probe"})
+    kept.close()
+
+
+@pytest.mark.parametrize(
+    "probe,said",
+    [({"name": "mnist"}, "config.data.probe.name 'mnist' is not known"),
+     ({"name": "shapes", "args": {"colour": 1}}, "config.data.probe.args.colour is not an argument of shapes"),
+     ({"name": "shapes", "args": {"records": 8, "labels": "multi"}}, "probe.name='shapes': a set with one label for each")],
+)  # fmt: skip
+def test_wrong_sets_of_a_probe(probe, said):
+    with pytest.raises(UserError, match=said):
+        open_data(probed(**probe), None)
 
 
 def test_a_classifier_is_told_the_labels_of_the_set(tmp_path):

@@ -123,6 +123,11 @@ def test_of_branches_on_weights_of_their_own_the_first_draws():
     assert gen.seen["params"] == {"gamma": 3}
 
 
+def test_weights_of_pictures_alone_read_no_text():
+    with pytest.raises(UserError, match="were trained on pictures alone: they read no text"):
+        model.Model({}, {}, {"vocab": None, "config": {"data": {"words": 4}}}).encode_text(["red"])
+
+
 def test_a_long_vocabulary_is_shown_in_part():
     vocab = Vocab(("<end>", *(f"w{i}" for i in range(50))))
     assert model.shown(vocab) == ", ".join(f"w{i}" for i in range(40)) + " and 10 more"

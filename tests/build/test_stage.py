@@ -33,7 +33,8 @@ def moved(setting):
 
 @pytest.mark.parametrize(
     "setting",
-    ["data.threads=0", "data.root=/elsewhere", "data.test=val", "data.bad_limit=0.5", "every.save=1", "every.sample=0",
+    ["data.threads=0", "data.root=/elsewhere", "data.test=val", "data.probe.root=/elsewhere", "data.probe.test=val",
+     "data.bad_limit=0.5", "every.save=1", "every.sample=0",
      "keep.best=0", "eval_batch=4", "evals.matching.fakes=32", "mesh.data=1", "mesh.params=fsdp", "mesh.params_mib=1.5",
      "skip_limit=3", "cache=/elsewhere", "networks.fid_inception=/elsewhere/a.pth"],
 )  # fmt: skip
@@ -44,7 +45,8 @@ def test_what_a_result_does_not_depend_on(setting):
 @pytest.mark.parametrize(
     "setting",
     ["seed=1", "precision=bf16", "views.flip=True", "data.words=5", "data.size=64", "data.crop=resize", "data.train=val",
-     "data.partner=same_image", "data.shuffle_pairs=True", "data.args.seed=3", "data.name=cub"],
+     "data.partner=same_image", "data.shuffle_pairs=True", "data.text=False", "data.label_share=0.1", "data.only_labelled=True",
+     "data.label_map=('a->b',)", "data.probe.name=emoji", "data.args.seed=3", "data.name=cub"],
 )  # fmt: skip
 def test_what_every_result_depends_on(setting):
     assert moved(setting) == ["damsm", "attngan"]
@@ -122,6 +124,25 @@ def test_a_term_that_the_labels_do_not_fit(term, labels, said):
 )  # fmt: skip
 def test_labels_that_fit_or_are_not_read(args, labels):
     stage.check_labels(args, data(labels), "damsm")
+
+
+def test_a_stage_that_reads_captions_is_refused_data_without(tmp_path):
+    config = plain("data.args.records=20", "data.text=False")
+    with pytest.raises(UserError, match=r"damsm reads captions, and the data have none: .*config.data.text=True"):
+        stage.build(config, "damsm", tmp_path, evaluate=False)
+
+
+def test_a_stage_of_pictures_alone_leaves_weights_without_a_vocabulary(tmp_path):
+    config = plain("data.args.records=20", "data.text=False", path="configs/shapes.py:classifier,tiny")
+    built = stage.build(config, "classifier", tmp_path, evaluate=True)
+    assert "text" not in next(built.run.data()) and built.run.evals
+    arrays = {"model": {"a": np.zeros(2, np.float32)}}
+    counts = {"step": np.int32(2), "skipped": np.int32([0, 0]), "key": jax.random.key(0)}
+    full = State(**counts, params=arrays, opt={}, stats=arrays, memory={})
+    stage.write_done(
+        full, {}, config=config, name="classifier", folder=tmp_path / "classifier", data=built.data, towers={}, about={}
+    )
+    assert weights.load(tmp_path / "classifier" / "weights.safetensors")[1]["vocab"] is None
 
 
 def test_slices_decide_what_the_devices_share():

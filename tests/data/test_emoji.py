@@ -34,6 +34,12 @@ def test_single_labels(made):
             assert source.classes[label] == f"{('animals', 'food')[i // 20]}-{i % 2}"
 
 
+def test_group_labels(made):
+    train, single = emoji("train", made, labels="group"), emoji("train", made)
+    assert train.classes == ("Animals", "Food") and train.keys == single.keys
+    np.testing.assert_array_equal(train.labels, single.labels // 2)
+
+
 def test_multi_labels(made):
     source = emoji("train", made, labels="multi", uses=5)
     assert source.labels.shape == (len(source), len(source.classes)) and source.labels.dtype == np.uint8
@@ -127,6 +133,8 @@ def test_real_emoji(real):
     assert min(map(len, train.captions)) >= 8
     for record in range(0, len(train), 100):
         assert train.image(record).shape == (64, 64, 3)
+    group = emoji("train", real, labels="group")
+    assert len(group.classes) == 10 and "Food & Drink" in group.classes and np.bincount(group.labels).min() == 5
     multi = emoji("train", real, labels="multi")
     assert 200 < len(multi.classes) < 400 and multi.labels.sum(1).min() >= 2
     both = emoji("train", real, skin_tones=True), emoji("test", real, skin_tones=True)

