@@ -22,7 +22,8 @@ LABEL = np.asarray(linear(WEIGHT, IMAGES / 255)).argmax(1)
 
 
 def test_calibration_is_the_gap_of_each_bin():
-    logits, truth = 3 * RNG.normal(size=(50, 4)), RNG.integers(0, 4, 50)
+    logits = 2 * RNG.normal(size=(50, 4))
+    truth = np.where(np.arange(50) % 4 > 0, logits.argmax(1), 0)  # too sure of some, not sure enough of others
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     total = 0.0
     for b in range(5):
@@ -30,6 +31,8 @@ def test_calibration_is_the_gap_of_each_bin():
         if rows:
             total += abs(sum(p[i].argmax() == truth[i] for i in rows) - sum(p[i].max() for i in rows))
     assert robustness.calibration(logits, truth, bins=5) == pytest.approx(100 * total / 50)
+    shy, bold = np.log([0.75, 0.25]), np.log([0.95, 0.05])  # in neighbouring bins; the first is right, the second is not
+    assert robustness.calibration([shy, bold], np.array([0, 1]), bins=5) == pytest.approx(100 * (0.25 + 0.95) / 2)
     sure = 1000.0 * np.eye(4)[truth]
     assert robustness.calibration(sure, truth) == 0 and robustness.calibration(sure, (truth + 1) % 4) == 100
 
