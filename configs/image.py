@@ -7,7 +7,7 @@
 Words: a method (simclr supcon moco_v1 moco_v2 moco_v3 byol simsiam swav pcl cpc cmc pirl barlow vicreg), then a data set
 (shapes, mnist5k, digits, emoji: small networks, minutes on two CPU cores; cifar10, cifar100, stl10, imagenette: ResNet-18, 200
 epochs; imagenet: each paper's own recipe), then what changes it:
-    dcl, dclw, debiased, hard    SimCLR with other negatives
+    dcl, dclw, debiased, hard, eliminated, attracted    SimCLR with other negatives
     linear, finetune             a second stage on the encoder: a classifier on fixed features, or all of it fine-tuned
     seed, compress               a second stage: a small student of the encoder
     tiny                         sizes of tests
@@ -28,7 +28,6 @@ METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam
 
 def get_config(word=""):
     c = base()
-    follow = c.get_oneway_ref
     update(c, {
         "batch": 128, "eval_batch": 256, "stages": ("simclr",),
         "data": {"name": "shapes", "text": False, "partner": "none", "crop": "none", "size": 32},
@@ -49,7 +48,8 @@ def get_config(word=""):
     def head(net, **more):
         return {"net": net, **more}
 
-    simclr = {"temperature": 0.2, "negatives": "all", "sigma": 0.5, "prior": 0.1, "beta": 1.0, "mean": "anchors", "slices": 1}
+    simclr = {"temperature": 0.2, "negatives": "all", "sigma": 0.5, "prior": 0.1, "beta": 1.0, "most": 10,
+              "threshold": 0.7, "mean": "anchors", "slices": 1}  # fmt: skip
     supcon = {"temperature": 0.1, "base": None, "inside": False, "label_mode": "single", "positives": -1, "slices": 1}
     moco = {"temperature": 0.2, "queue": 4096, "momentum": 0.99, "shuffle": True}
     bank = {"temperature": 0.1, "drawn": 1024, "negatives": "shared", "momentum": 0.5}
@@ -60,7 +60,8 @@ def get_config(word=""):
         "moco_v2": method("moco", moco, {"project": head("moco2_head", dim=64, hidden=0)}),
         "moco_v3": method(
             "moco3", {"temperature": 0.2, "momentum": 0.99},
-            {"project": head("moco3_head", dim=64, hidden=256, layers=2), "predict": head("moco3_predictor", dim=64, hidden=256)},
+            {"project": head("moco3_head", dim=64, hidden=256, layers=2),
+             "predict": head("moco3_predictor", dim=64, hidden=256)},
         ),
         "byol": method(
             "byol", {"momentum": 0.99},
@@ -68,7 +69,8 @@ def get_config(word=""):
         ),
         "simsiam": method(
             "simsiam", {"stop": True},
-            {"project": head("simsiam_head", dim=128, hidden=0, layers=2), "predict": head("simsiam_predictor", dim=128, hidden=32)},
+            {"project": head("simsiam_head", dim=128, hidden=0, layers=2),
+             "predict": head("simsiam_predictor", dim=128, hidden=32)},
         ),
         "swav": method(
             "swav",
@@ -96,7 +98,8 @@ def get_config(word=""):
         ),
         "barlow": method("barlow", {"off": 0.0051, "factor": 0.1}, {"project": head("barlow_head", dim=256, hidden=256)}),
         "vicreg": method(
-            "vicreg", {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}, {"project": head("vicreg_head", dim=256, hidden=256)}
+            "vicreg", {"invariance": 25.0, "variance": 25.0, "covariance": 1.0},
+            {"project": head("vicreg_head", dim=256, hidden=256)},
         ),
     })  # fmt: skip
     view = {"recipe": c.views.get_oneway_ref("recipe"), "change": (), "size": c.data.get_oneway_ref("size"), "norm": ""}
@@ -125,10 +128,12 @@ def presets(words) -> dict:
     """What each word changes. words: those that are given, as a second stage follows the method among them."""
     first = next((word for word in words if word in METHODS), "simclr")
     alone = {name: {"stages": (name,)} for name in METHODS}
-    second = {name: {"stages": (first, name), name: {"frozen": {"encoder": f"stage:{first}"}}} for name in ("linear", "finetune")}
+    encoder = {"frozen": {"encoder": f"stage:{first}"}}
+    second = {name: {"stages": (first, name), name: encoder} for name in ("linear", "finetune")}
     taught = {"stages": (first, "student"), "student": {"frozen": {"teacher": f"stage:{first}"}}}
     compress = {**taught, "student": {**taught["student"], "args": {"kind": "compress", "temperature": 0.04}}}
-    return {**alone, **second, "seed": taught, "compress": compress, **DATA, **VARIANTS, "imagenet": IMAGENET_RECIPES, "tiny": TINY}
+    students = {"seed": taught, "compress": compress}
+    return {**alone, **second, **students, **DATA, **VARIANTS, "imagenet": IMAGENET_RECIPES, "tiny": TINY}
 
 
 def every(change, names=METHODS):
@@ -146,6 +151,8 @@ VARIANTS = {
     "dclw": {"stages": ("simclr",), "simclr": {"args": {"negatives": "weighted"}}},
     "debiased": {"stages": ("simclr",), "simclr": {"args": {"negatives": "debiased"}}},
     "hard": {"stages": ("simclr",), "simclr": {"args": {"negatives": "hard"}}},
+    "eliminated": {"stages": ("simclr",), "simclr": {"args": {"negatives": "eliminated"}}},
+    "attracted": {"stages": ("simclr",), "simclr": {"args": {"negatives": "attracted"}}},
 }
 
 SGD = {"name": "sgd", "lr": 0.12, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0,
@@ -207,8 +214,8 @@ DATA = {
 
 def lars(lr, batch, epochs, **more):
     """LARS without decay and ratio for biases and norms, ten epochs of warm-up, a cosine to zero."""
-    return {"name": "lars_outside", "lr": lr, "momentum": 0.9, "weight_decay": 1e-6, "exclude": ("vectors",), "schedule": "cosine",
-            "warmup": 10 * IMAGENET // batch, "scale_by_batch": "linear", **more}  # fmt: skip
+    plain = {"name": "lars_outside", "momentum": 0.9, "weight_decay": 1e-6, "exclude": ("vectors",)}
+    return {**plain, "lr": lr, "schedule": "cosine", "warmup": 10 * IMAGENET // batch, "scale_by_batch": "linear", **more}
 
 
 def recipe(batch, epochs, optim, **more):

@@ -40,4 +40,5 @@ def export_model(state, towers):
 EXPORTS = {"damsm": export_damsm, "clip_heads": export_clip, "classifier": export_model,
            **dict.fromkeys(GENERATORS, export_generator), "galip": export_galip,
            **dict.fromkeys(pretext.KINDS, pretext.export)}
-KINDS = {"clip_heads": "clip", **pretext.KINDS}  # what a stage's weights are to those that read them, where it is not the method's name
+# what a stage's weights are to those that read them, where it is not the method's name
+KINDS = {"clip_heads": "clip", **pretext.KINDS}

@@ -41,7 +41,6 @@ NETS = {
     "row_context": "supcon_jax.nets.cpc:RowContext",
     "wave_encoder": "supcon_jax.nets.audio:WaveEncoder",
     "mlp": "supcon_jax.nets.heads:Mlp",
-    "prototypes": "supcon_jax.nets.heads:Prototypes",
     "patch_head": "supcon_jax.nets.heads:PatchHead",
     "lab_head": "supcon_jax.nets.heads:LabHead",
     "simclr_head": "supcon_jax.nets.heads:simclr",

@@ -1,4 +1,4 @@
-"""What stages of picture encoders have beside their method: trained encoders below them, an online probe, weights to hand on."""
+"""What stages of picture encoders have beside their method: trained encoders below, an online probe, weights to hand on."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ def with_probe(task: core.Task, config: dict, name: str, data, about: core.About
         return task
     of = data.probe or data
     if of.train.labels is None or not of.classes:
-        where = "config.data.probe" if of is not data else "the records"
-        raise UserError(f"config.{name}.optim.probe learns labels, and {where} have none: name a labelled set in config.data.probe")
+        raise UserError(f"config.{name}.optim.probe learns labels, and {of.train.name} has none: name a set in config.data.probe")
     tx = optim.optimiser(options, steps=about.steps, epoch=about.epoch, batch=config[name]["batch"])
     return probed(task, tx, of.classes)
 

@@ -42,7 +42,7 @@ def cmc(
     Tian et al. 2019, arXiv 1906.05849, eq. 6 to 8. "core": pairs with the first kind of channels alone; "full": all pairs.
     With two kinds both are the same.
 
-    nets: "image": Lab pictures f32[n, h, w, 3] -> a tuple of features, one for each kind of channels; "project": tuple -> tuple.
+    nets: "image": Lab pictures f32[n, h, w, 3] -> features of each kind of channels, a tuple; "project": tuple -> tuple.
     recipe, change, size, norm: of the one view of each picture, see views.recipes; those of recipe cmc are in Lab.
     form: of the loss, "nce" (with a constant from the first batch) or "softmax"; temperature, drawn (negatives from the bank),
         negatives ("shared" by the batch, or "per_anchor" as the authors' code), momentum: see losses.bank.

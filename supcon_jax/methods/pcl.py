@@ -14,11 +14,13 @@ from supcon_jax.losses.prototypes import Prototypes, concentration, draw, proto_
 from supcon_jax.methods import towers
 from supcon_jax.methods.moco import NETS, shuffled_codes
 from supcon_jax.methods.towers import ENCODER, PROJECTION
-from supcon_jax.ops import clusters
 from supcon_jax.ops import queue as queues
 from supcon_jax.ops.arrays import unit
+from supcon_jax.ops.kmeans import kmeans
 from supcon_jax.ops.rows import Rows
 from supcon_jax.views import recipes
+
+PLUS = 1024  # clusters up to which the first centres are drawn far apart, one after the other
 
 
 def pcl(
@@ -59,7 +61,7 @@ def pcl(
     Raises ValueError: more prototypes than records.
     """
     if max(counts) > about.records:
-        raise ValueError(f"counts={counts}: {max(counts)} clusters of {about.records} records; use records / 50 to records / 10")
+        raise ValueError(f"counts={counts}: more clusters than the {about.records} records; use records / 50 to records / 10")
 
     def pair(batch, key):
         return towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0]
@@ -103,15 +105,24 @@ def pcl(
     def refresh(state, frozen, batches):
         codes, known = all_codes(teacher_codes(nets, about.mesh, size, norm or recipes.own_norm(recipe)), state, batches,
                                  about.records)  # fmt: skip
-        found = []
+        if known.sum() < max(counts):
+            raise ValueError(f"counts={counts}: {max(counts)} clusters of {known.sum()} records that can be read; use fewer")
+        codes, known = spread_out(codes, about.mesh), spread_out(known, about.mesh)
+        how, found = {"starts": starts, "rounds": rounds, "temperature": temperature}, []
         for m, k in enumerate(counts):
-            seed = int(state.step) * len(counts) + m
-            found.append(cluster(codes, known, k, seed, starts=starts, rounds=rounds, temperature=temperature))
+            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), m)
+            found.append(cluster(codes, known, k, key, **how))
         return state.replace(memory={**state.memory, "clusters": tuple(found)})
 
     head = towers.features(nets, size=size, recipe=recipe, norm=norm)
     again = Refresh(every * about.epoch, start * about.epoch, refresh)
     return Task(init, (Player("model", loss, tx["model"], parts=NETS),), after, heads={"features": head}, refresh=again)
+
+
+def spread_out(x, mesh):
+    """The same array on all processes -> a global one, its rows cut over the devices where they can be."""
+    even = len(x) % mesh.shape["data"] == 0
+    return jax.device_put(x, NamedSharding(mesh, PartitionSpec("data") if even else PartitionSpec()))
 
 
 def teacher_codes(nets, mesh, size, norm):
@@ -138,15 +149,8 @@ def all_codes(encode, state, batches, records):
     return codes, known
 
 
-def cluster(codes, known, k, seed, *, starts, rounds, temperature):
+def cluster(codes, known, k, key, *, starts, rounds, temperature):
     """One clustering of the known codes as Prototypes: unit centres, their concentrations, the cluster of each record."""
-    x = codes[known]
-    found = clusters.kmeans(x, k, seed, starts=starts)
-    centre = np.zeros((k, x.shape[1]), np.float32)
-    np.add.at(centre, found, x)
-    centre /= np.bincount(found, minlength=k)[:, None]
-    square = ((x - centre[found]) ** 2).sum(1)
-    place = np.full(len(codes), -1, np.int32)
-    place[known] = found
-    spread = concentration(jnp.asarray(square), jnp.asarray(found), k, temperature=temperature)
-    return Prototypes(unit(jnp.asarray(centre)), spread, jnp.asarray(place))
+    found = kmeans(codes, k, key, starts=starts, rounds=rounds, first="plus" if k <= PLUS else "rows", valid=known)
+    spread = concentration(found.square, found.cluster, k, temperature=temperature, valid=known)
+    return Prototypes(unit(found.centre), spread, found.cluster)

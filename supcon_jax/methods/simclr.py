@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import jax
+import functools
+
 import jax.numpy as jnp
 
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.losses import negatives as variants
 from supcon_jax.losses.census import Watch
-from supcon_jax.losses.contrast import LABEL_MODES, supcon as supervised
+from supcon_jax.losses.contrast import LABEL_MODES
+from supcon_jax.losses.contrast import supcon as supervised
 from supcon_jax.methods import towers
 from supcon_jax.methods.towers import ENCODER, PROJECTION
 from supcon_jax.ops import rows as rule
 from supcon_jax.ops.arrays import merge, unit
 from supcon_jax.ops.cap import capped
 from supcon_jax.ops.rows import Rows
+from supcon_jax.ops.similar import cancelled
 from supcon_jax.ops.slices import sliced
 
 NETS = (ENCODER, PROJECTION)
@@ -34,6 +37,8 @@ def simclr(
     sigma=0.5,
     prior=0.1,
     beta=1.0,
+    most=10,
+    threshold=0.7,
     mean="anchors",
     slices=1,
 ) -> Task:
@@ -48,7 +53,8 @@ def simclr(
     negatives: what the denominator holds beside the positive. "all"; "decoupled" (the negatives alone, Yeh et al. 2022,
         arXiv 2110.06848) and "weighted", the same with positives weighed by sigma; "debiased" (Chuang et al. 2020, arXiv
         2007.00224) by the prior, the share of false negatives, and "hard" (Robinson et al. 2021, arXiv 2010.04592) with
-        beta too.
+        beta too; "hardened", weighed by exp(beta cos); "eliminated" and "attracted" (Huynh et al. 2020, arXiv 2011.11765): the
+        `most` views nearest to the picture's own, above the cosine `threshold`, are left out or count as positives.
     mean: over "anchors", or over "examples" as the authors' code, twice as large.
     slices: the pictures are encoded in so many parts, see ops.slices; BatchNorm is then of one part.
     Returns a Task with the player "model" and the head "features".
@@ -59,12 +65,12 @@ def simclr(
     factor = {"anchors": 1.0, "examples": 2.0}
     if mean not in factor:
         raise ValueError(f"mean={mean!r}: use anchors or examples")
-    options = {"sigma": sigma, "prior": prior, "beta": beta}
+    options = {"sigma": sigma, "prior": prior, "beta": beta, "most": most, "threshold": threshold}
 
     def contrast(z, batch, sums):
         n, v, d = z.shape
         row = jnp.arange(n * v, dtype=jnp.int32)
-        q = Rows(z.reshape(n * v, d), label=row // v, index=row)
+        q = Rows(z.reshape(n * v, d), label=row // v, index=row, record=row // v)
         return factor[mean] * NEGATIVES[negatives](q, scale=1 / temperature, sums=sums, **options)
 
     return contrastive(nets, tx, about, contrast, recipe=recipe, change=change, size=size, norm=norm, slices=slices)
@@ -102,7 +108,7 @@ def supcon(
     if label_mode not in LABEL_MODES:
         raise ValueError(f"label_mode={label_mode!r}: use one of {', '.join(LABEL_MODES)}")
     if label_mode != "single" and (positives >= 0 or inside):
-        raise ValueError(f"label_mode={label_mode!r}: positives and inside are for single labels; use single, or leave them out")
+        raise ValueError(f"label_mode={label_mode!r}: positives and inside are for single labels; leave them out")
 
     def contrast(z, batch, sums):
         n, v, d = z.shape
@@ -165,10 +171,22 @@ def _debiased(q, *, scale, sums, prior, beta=0.0, **_):
     return variants.debiased(q, scale=scale, prior=prior, beta=beta, sums=sums)
 
 
+def _hardened(q, *, scale, sums, beta, **_):
+    return variants.hardened(q, scale=scale, alpha=beta, sums=sums)
+
+
+def _cancelled(q, *, scale, sums, most, threshold, attract=False, **_):
+    rows, rules = cancelled(q, most=most, threshold=threshold, attract=attract)
+    return supervised(rows, scale=scale, sums=sums, **rules)
+
+
 NEGATIVES = {
     "all": _all,
     "decoupled": lambda q, **how: _decoupled(q, **{**how, "sigma": None}),
     "weighted": _decoupled,
     "debiased": lambda q, **how: _debiased(q, **{**how, "beta": 0.0}),
     "hard": _debiased,
+    "hardened": _hardened,
+    "eliminated": _cancelled,
+    "attracted": functools.partial(_cancelled, attract=True),
 }

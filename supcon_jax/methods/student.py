@@ -75,9 +75,9 @@ def student(
         s, t = unit(out[PROJECTION]), taught(frozen, x)
         how = {"scale": 1 / temperature, "sums": about.sums}
         if seed:
-            q, keys = own_first(t, queues.keys(memory["queue"]))
+            keys = queues.keys(memory["queue"])
             how["teacher_scale"] = 1 / teacher_temperature
-            value = distill.distilled(q.replace(x=s), keys, t, keys.x, veto=others, **how)
+            value = distill.distilled(Rows(s), keys, t, keys.x, own=t, **how)
             memory = {**memory, "queue": queues.enqueue(memory["queue"], Rows(t))}
         else:
             mine, theirs = (queues.keys(memory[name]) for name in ("queue", "teacher_queue"))
@@ -88,19 +88,6 @@ def student(
 
     head = towers.features(nets, size=size, recipe=recipe, norm=norm)
     return Task(init, (Player("model", loss, tx["model"], parts=NETS),), heads={"features": head})
-
-
-def own_first(t, old):
-    """(queries' identities, keys): the teacher's codes of the batch before those of the queue."""
-    row = jnp.arange(len(t), dtype=jnp.int32)
-    index = jnp.concatenate([row, jnp.full(old.x.shape[0], -1, jnp.int32)])
-    valid = jnp.concatenate([jnp.ones(len(t), bool), old.valid.astype(bool)])
-    return Rows(t, index=row), Rows(jnp.concatenate([t, old.x]), index=index, valid=valid)
-
-
-def others(q, k):
-    """Veto: keys of this batch that are not the query's own; those of the queue have index -1."""
-    return (q.index[:, None] != k.index[None, :]) & (k.index[None, :] >= 0)
 
 
 def _shape(nets, x):

@@ -42,7 +42,7 @@ def swav(
 
     nets: "image" and "project".
     recipe, change, size, small, norm: of the crops, see views.recipes; small: pixels of the small ones, if the recipe has any.
-    eps, rounds: of the codes, see ops.sinkhorn. prototypes: their number. They stand still for the first epoch as published with
+    eps, rounds: of the codes, see ops.sinkhorn. prototypes: their number. As published they stand still for the first epoch:
         optim.model.parts = {"prototypes": {"freeze": steps}}.
     queue: codes of so many earlier crops of each kind join the clustering, from step `queue_start` on and once it is full.
     Returns a Task with the player "model" and the head "features"; with a queue, it lies in memory.

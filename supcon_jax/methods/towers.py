@@ -13,7 +13,7 @@ ENCODER, PROJECTION, PREDICTION = "image", "project", "predict"
 
 
 def begin(nets, key, x, names):
-    """Initial (params, stats) of the nets `names`, each on what the one before it gives; x: a batch of pictures or its shape."""
+    """Initial (params, stats) of the nets `names`, each on what the one before it gives. x: a batch of pictures."""
     params, stats = {}, {}
     for i, name in enumerate(names):
         variables = nets[name].init(jax.random.fold_in(key, i), x, train=False)

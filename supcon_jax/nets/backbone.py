@@ -142,18 +142,19 @@ def positions(rows: int, columns: int, width: int) -> np.ndarray:
 
 
 class LabTrunk(nn.Module):
-    """One network for the lightness of a picture and one for its two channels of colour, which share nothing.
+    """A network for each kind of channels of a picture in Lab, which share nothing.
 
-    Tian et al. 2019, arXiv 1906.05849, section 4.
+    Tian et al. 2019, arXiv 1906.05849, section 4: lightness and the two channels of colour.
 
-    image: [n, h, w, 3] with lightness first. Returns (lightness f32[n, f], colour f32[n, f]).
+    nets: one for each kind. kinds: the channels of each.
+    image: [n, h, w, 3], lightness first. Returns features f32[n, f] of each kind, a tuple.
     """
 
-    l: nn.Module
-    ab: nn.Module
+    nets: tuple[nn.Module, ...]
+    kinds: tuple[tuple[int, ...], ...]
 
     def __call__(self, image, *, train: bool = False):
-        return self.l(image[..., :1], train=train), self.ab(image[..., 1:], train=train)
+        return tuple(net(image[..., jnp.array(own)], train=train) for net, own in zip(self.nets, self.kinds, strict=True))
 
 
 def resnet_trunk(depth: int = 18, width: float = 1.0, stem: str = "small", zero: bool = True, sk: float = 0.0,
@@ -166,16 +167,21 @@ def resnet_trunk(depth: int = 18, width: float = 1.0, stem: str = "small", zero:
     return Features(ResNet(depth, width, small, zero, 0, dtype, deep, sk, norm, groups))
 
 
+KINDS = {"l_ab": ((0,), (1, 2)), "l_a_b": ((0,), (1,), (2,))}
+
+
 def lab_trunk(kind: str = "resnet", depth: int = 50, width: float = 0.5, stem: str = "imagenet", zero: bool = False,
-              groups: int = 1, dtype: DType = None) -> LabTrunk:  # fmt: skip
-    """Two networks for lightness and colour. kind: "resnet"; or "conv", whose depth is 3 or 4 and width a count of channels.
-    Raises ValueError: another kind."""
+              kinds: str = "l_ab", groups: int = 1, dtype: DType = None) -> LabTrunk:  # fmt: skip
+    """A network for each kind of channels. kind: "resnet"; or "conv", whose depth is 3 or 4 and width a count of channels.
+    kinds: "l_ab", lightness and colour; "l_a_b", each channel by itself. Raises ValueError: another kind or kinds."""
     if kind not in ("resnet", "conv"):
         raise ValueError(f"kind {kind!r} is not known; use resnet or conv")
+    if kinds not in KINDS:
+        raise ValueError(f"kinds {kinds!r} is not known; use one of: {', '.join(KINDS)}")
 
     def one():
         if kind == "conv":
             return ConvTrunk(int(width), depth, groups=groups, dtype=dtype)
         return resnet_trunk(depth, width, stem, zero, groups=groups, dtype=dtype)
 
-    return LabTrunk(one(), one())
+    return LabTrunk(tuple(one() for _ in KINDS[kinds]), KINDS[kinds])

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from supcon_jax.nets import init
 from supcon_jax.nets.blocks import DType
 from supcon_jax.nets.norm import BatchNorm, LayerNorm
-from supcon_jax.ops.arrays import unit
 
 NORMS = ("batch", "layer", "none")
 LAST = ("none", "batch", "batch_plain", "batch_nobias")
@@ -70,28 +69,6 @@ class Mlp(nn.Module):
         return biases
 
 
-class Prototypes(nn.Module):
-    """Cosines with learned prototypes: unit rows [n, d] -> scores f32[n, k], or wider.
-
-    Caron et al. 2020, arXiv 2006.09882, section 3.1. `unit_prototypes` makes them unit vectors again, before each step.
-    """
-
-    prototypes: int = 3000
-    dtype: DType = None
-
-    @nn.compact
-    def __call__(self, z, *, train: bool = False):
-        draw = init.uniform(z.shape[-1] ** -0.5)
-        scores = nn.Dense(self.prototypes, use_bias=False, kernel_init=draw, dtype=self.dtype, name="prototypes")(z)
-        return scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-
-
-def unit_prototypes(params):
-    """The parameters of Prototypes with each prototype, a column of the kernel [d, k], of length one."""
-    kernel = params["prototypes"]["kernel"]
-    return {**params, "prototypes": {"kernel": unit(kernel.T).T}}
-
-
 class PatchHead(nn.Module):
     """Each patch through one linear layer, all of a picture side by side through another: [n, p, f] -> f32[n, dim], or wider.
 
@@ -112,7 +89,7 @@ class PatchHead(nn.Module):
 
 
 class LabHead(nn.Module):
-    """One linear layer for lightness and one for colour: ([n, f], [n, f]) -> (f32[n, dim], f32[n, dim]), or wider.
+    """One linear layer for each kind of channels: features [n, f] of each -> f32[n, dim] of each, or wider, as tuples.
 
     CMC, Tian et al. 2019, arXiv 1906.05849.
     """
@@ -122,7 +99,7 @@ class LabHead(nn.Module):
 
     @nn.compact
     def __call__(self, h, *, train: bool = False):
-        return tuple(Mlp((self.dim,), dtype=self.dtype, name=name)(x) for name, x in zip(("l", "ab"), h, strict=True))
+        return tuple(Mlp((self.dim,), dtype=self.dtype, name=f"kind{i}")(x) for i, x in enumerate(h))
 
 
 def simclr(dim: int = 128, hidden: int = 0, layers: int = 2, groups: int = 1, dtype: DType = None) -> Mlp:

@@ -123,6 +123,11 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({
     "supcon_cifar": _two("cifar_supcon", dataclasses.replace(_moco, blur=0.0)),
     # Tian et al. 2019, arXiv 1906.05849: L and ab are parted after
     "cmc": _two("lab", _plain),
+    # van den Oord et al. 2018, arXiv 1807.03748, section 3.2: a crop of 256 out of 300 px, mirrored, gray
+    "cpc": _two("imagenet", View((0.7, 0.75), (1.0, 1.0), kernel="linear", gray=0.25)),
+    # what classifiers are trained with on an encoder
+    "crop_flip": _two("imagenet", View(kernel="linear")),
+    "emoji": _two("half", View((0.3, 1.0), kernel="linear", jitter=(0.4, 0.4, 0.4, 0.1), gray=0.2)),
     # pictures whose class a mirror or a colour would change
     "digits": _two("half", View((0.4, 1.0), kernel="linear", flip=0.0, rotate=15.0)),
     "shapes": _two("half", View((0.6, 1.0), kernel="linear", jitter=(0.2, 0.2, 0.2, 0.0))),

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from train.test_loop import logged, run, toy
 
 from supcon_jax import core
 from supcon_jax.train import loop
 from supcon_jax.train.checkpoint import digest
+from train.test_loop import logged, run, toy
 
 
 def records():
