@@ -49,7 +49,8 @@ def with_probe(task: core.Task, config: dict, name: str, data, about: core.About
         return task
     of = data.probe or data
     if of.train.labels is None or not of.classes:
-        raise UserError(f"config.{name}.optim.probe learns labels, and {of.train.name} has none: name a set in config.data.probe")
+        had = f"{of.train.name} has none"
+        raise UserError(f"config.{name}.optim.probe learns labels, and {had}: name a labelled set in config.data.probe")
     tx = optim.optimiser(options, steps=about.steps, epoch=about.epoch, batch=config[name]["batch"])
     return probed(task, tx, of.classes)
 
