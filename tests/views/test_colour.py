@@ -60,17 +60,17 @@ def test_jitter_is_pillows(op, enhance):
 
 def test_by_hand():
     p = one(0.2, 0.4, 0.8)
-    two = jnp.concatenate([p, one(0.6, 0.4, 0.0)], -1)  # [1, 3, 1, 2]: luma .3858 and .4142, means .4 each
+    two = jnp.concatenate([p, one(0.6, 0.2, 0.0)], -1)  # [1, 3, 1, 2]
     f = lambda x: jnp.array([x], jnp.float32)  # noqa: E731
     luma = 0.299 * 0.2 + 0.587 * 0.4 + 0.114 * 0.8
     np.testing.assert_allclose(values(colour.brightness(p, f(1.5))), [0.3, 0.6, 1.0], atol=1e-6)
     np.testing.assert_allclose(values(colour.brightness(p, f(1.5), "tf2")), [0.3, 0.6, 1.0], atol=1e-6)
     np.testing.assert_allclose(values(colour.brightness(p, f(-0.3), "tf")), [0, 0.1, 0.5], atol=1e-6)
-    mean = (luma + 0.299 * 0.6 + 0.587 * 0.4) / 2
+    mean = (luma + 0.299 * 0.6 + 0.587 * 0.2) / 2
     got = np.asarray(colour.contrast(two, f(0.5)))[0, :, 0]
-    np.testing.assert_allclose(got, 0.5 * np.array([[0.2, 0.6], [0.4, 0.4], [0.8, 0.0]]) + 0.5 * mean, atol=1e-6)
+    np.testing.assert_allclose(got, 0.5 * np.array([[0.2, 0.6], [0.4, 0.2], [0.8, 0.0]]) + 0.5 * mean, atol=1e-6)
     got = np.asarray(colour.contrast(two, f(2.0), "tf"))[0, :, 0]
-    np.testing.assert_allclose(got, [[0.0, 0.8], [0.4, 0.4], [1.0, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(got, [[0.0, 0.8], [0.5, 0.1], [1.0, 0.0]], atol=1e-6)  # means .4, .3, .4
     np.testing.assert_allclose(values(colour.saturation(p, f(0.0))), [luma] * 3, atol=1e-6)
     np.testing.assert_allclose(values(colour.gray(p)), [luma] * 3, atol=1e-6)
     np.testing.assert_allclose(values(colour.solarize(p)), [0.2, 0.4, 0.2], atol=1e-6)
