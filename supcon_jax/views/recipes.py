@@ -166,7 +166,7 @@ def crops(images, key, *, recipe, size, small=0, norm="", change=()):
     Raises ValueError: an unknown recipe, norm or field, or small views without a size.
     """
     made = _named(recipe)
-    norm = norm or made.norm
+    norm = _known(norm or made.norm)
     if made.small and small <= 0:
         raise ValueError(f"the recipe {recipe} has small views: give their size, views.small (96 beside 224)")
     pictures, out, number = planes(images), [], 0
@@ -190,7 +190,7 @@ def plain(images, *, size, norm, share=1.0):
     Returns f32[n, size, size, 3].
     Raises ValueError: an unknown norm.
     """
-    return jnp.moveaxis(_normal(centre(planes(images), size, share=share), norm), -3, -1)
+    return jnp.moveaxis(_normal(centre(planes(images), size, share=share), _known(norm)), -3, -1)
 
 
 class Draws(NamedTuple):
@@ -274,8 +274,6 @@ def _apply(step, x, view, drawn):
 def _normal(x, norm):
     if norm == "lab":
         return colour.lab(x)
-    if norm not in NORMS:
-        raise ValueError(f"the norm is {norm!r}: say one of {', '.join(NORMS)}, lab")
     return colour.normalise(x, *NORMS[norm])
 
 
@@ -286,6 +284,12 @@ def _changed(view, change):
             raise ValueError(f"a view has no field {name!r}: say one of {', '.join(sorted(fields))}")
     settled = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(change).items()}
     return dataclasses.replace(view, **settled) if settled else view
+
+
+def _known(norm):
+    if norm != "lab" and norm not in NORMS:
+        raise ValueError(f"the norm is {norm!r}: say one of {', '.join(NORMS)}, lab")
+    return norm
 
 
 def _named(recipe):

@@ -169,13 +169,13 @@ def test_change_replaces_a_field_and_leaves_the_other_draws():
 
 def test_render_does_what_was_drawn():
     """A view with everything, picture by picture, against the operations in their order, from its Draws."""
-    images = pictures(12)
+    images = pictures(6)
     view = View(jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.5, gray=0.5, blur=0.5, solarize=0.5, taps=5)
     d = recipes.draw(view, jax.random.key(0), range(2), images.shape)
     for turned in (view, dataclasses.replace(view, gray_first=True)):
         got = np.asarray(jax.jit(lambda x, d, v=turned: recipes.render(x, v, d, 10, "none"))(planes(images), d))
         cropped = recipes.crop(planes(images), d.boxes, 10)
-        for i in range(12):
+        for i in range(6):
             one = jax.tree.map(lambda a, i=i: a[i, :1], d)
             x = cropped[i, :1]
             steps = ["gray", "jitter"] if turned.gray_first else ["jitter", "gray"]
@@ -224,6 +224,7 @@ def test_rotation_turns_digits_only_so_far():
         (lambda x: recipes.crops(x, jax.random.key(0), recipe="swav", size=8), "give their size, views.small"),
         (lambda x: recipes.crops(x, jax.random.key(0), recipe="simclr", size=8, change={"hue": 1}), "no field 'hue'"),
         (lambda x: recipes.crops(x, jax.random.key(0), recipe="simclr", size=8, change={"gray": 2.0}), "lies in 0..1"),
+        (lambda x: recipes.plain(x, size=8, norm="x"), "the norm is 'x'"),
         (lambda x: recipes.own_norm("none"), "the recipe is 'none'"),
         (lambda x: View(flavour="pil"), "say one of tv, tf, tf2"),
         (lambda x: View(order="any"), "say one of fixed, random"),
