@@ -118,14 +118,14 @@ def update(bank, index, x, *, momentum=0.5, valid=None):
     """The bank with the rows of this batch moved towards x and made unit again: unit(momentum m_i + (1 - momentum) x_i).
 
     bank: [N, d]. index: i32[n]. x: [n, d]; no gradient. valid: bool [n], rows that count. An example that a batch holds
-    twice is moved once, by its last row, whatever the devices. Returns [N, d].
+    twice is moved once, by its first row, whatever the devices. Returns [N, d].
     """
     live = jnp.ones(len(index), bool) if valid is None else valid.astype(bool)
     place = jnp.where(live, index, -1)
     row = jnp.arange(len(index))
-    later = jnp.any((place[:, None] == place[None, :]) & (row[:, None] < row[None, :]), axis=1)
+    again = jnp.any((place[:, None] == place[None, :]) & (row[:, None] > row[None, :]), axis=1)
     new = unit(average(bank[index], jax.lax.stop_gradient(x).astype(bank.dtype), momentum))
-    return bank.at[jnp.where(live & ~later, index, len(bank))].set(new, mode="drop")
+    return bank.at[jnp.where(live & ~again, index, len(bank))].set(new, mode="drop")
 
 
 # ---- the parts of both forms

@@ -119,12 +119,12 @@ def test_rows_that_are_not_valid_drop_out():
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_rows_move_by_index(devices):
-    """Each example once, a repeated one by its last row, padding not at all; the others stay as they are."""
+    """Each example once, a repeated one by its first row that is valid, padding not at all; the others stay as they are."""
     index = np.array([3, 7, 3, 11, 20, 7, 0, 39], np.int32)
-    valid = np.array([1, 1, 1, 0, 1, 1, 1, 1], bool)
+    valid = np.array([0, 1, 1, 0, 1, 1, 1, 1], bool)
     want = KEPT.copy()
     for i, at in enumerate(index):
-        if valid[i] and at not in index[i + 1 :]:
+        if valid[i] and at not in index[:i][valid[:i]]:
             want[at] = 0.25 * KEPT[at] + 0.75 * X[i]
             want[at] /= np.linalg.norm(want[at])
     old, new = (split(jnp.asarray(a, jnp.float32), devices) for a in (KEPT, X[:8]))
