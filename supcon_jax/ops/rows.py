@@ -284,9 +284,7 @@ def _mulsupcon(q, k, veto):
         own = jnp.isin(q.index, k.index if k.valid is None else jnp.where(k.valid.astype(bool), k.index, -1))
         number = number - mine * own.astype(acc)[:, None]
     elif veto is not None:
-        raise ValueError(
-            "mulsupcon counts positives before the pairs are seen: its veto can only be same_index or None"
-        )
+        raise ValueError("mulsupcon counts positives before the pairs are seen: its veto can only be same_index or None")
     some = number > 0
     return q.replace(label=jnp.where(some, mine / jnp.where(some, number, 1), 0)), k
 

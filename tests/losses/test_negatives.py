@@ -82,9 +82,7 @@ def test_every_door_is_the_definition(name, place, own):
     with jax.enable_x64(True):
         args = jnp.asarray(X), jnp.asarray(Y), jnp.asarray(4.0)
         used = DOORS[place](1 if place == "tiled" else 8, tile=(4, 6))
-        got, want = (
-            jax.jit(jax.value_and_grad(functools.partial(loss, sums=d), (0, 1, 2)))(*args) for d in (used, rows.dense)
-        )
+        got, want = (jax.jit(jax.value_and_grad(functools.partial(loss, sums=d), (0, 1, 2)))(*args) for d in (used, rows.dense))
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * max(1, np.abs(other).max()))
 
