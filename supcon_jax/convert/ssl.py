@@ -35,8 +35,11 @@ def supcon() -> list[Rule]:
 def simsiam() -> list[Rule]:
     """Rules for SimSiam's tensors after `folded`: its projection stands where the classifier of the ResNet did."""
     places = {0: "dense0", 1: "norm0", 3: "dense1", 4: "norm1", 6: "dense2", 7: "norm2"}
-    return [*mlp(r"encoder\.fc\.", "head", places), *inside(resnet.torchvision(), r"encoder\.", "image/trunk"),
-            *mlp(r"predictor\.", "predictor", {0: "dense0", 1: "norm0", 3: "dense1"})]
+    return [
+        *mlp(r"encoder\.fc\.", "head", places),
+        *inside(resnet.torchvision(), r"encoder\.", "image/trunk"),
+        *mlp(r"predictor\.", "predictor", {0: "dense0", 1: "norm0", 3: "dense1"}),
+    ]
 
 
 def folded(tensors: Mapping) -> dict:

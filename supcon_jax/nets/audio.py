@@ -39,8 +39,9 @@ class WaveEncoder(nn.Module):
             h = nn.Conv(self.width, (side,), stride, "SAME", kernel_init=init.he, dtype=self.dtype, name=f"conv{i}")(h)
             h = h if self.norm == "none" else normaliser(self.norm, f"norm{i}", groups=self.groups)(h, train=train)
             h = nn.relu(h)
-        cell = nn.GRUCell(self.context, kernel_init=init.lecun, recurrent_kernel_init=init.orthogonal, dtype=self.dtype,
-                          name="cell")
+        cell = nn.GRUCell(
+            self.context, kernel_init=init.lecun, recurrent_kernel_init=init.orthogonal, dtype=self.dtype, name="cell"
+        )
         c = nn.RNN(cell, name="context")(h)
         wide = jnp.promote_types(h.dtype, jnp.float32)
         return h.astype(wide), c.astype(wide)

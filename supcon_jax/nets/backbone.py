@@ -43,8 +43,17 @@ class ConvTrunk(nn.Module):
     def __call__(self, image, *, train: bool = False):
         h = image
         for i in range(self.depth):
-            h = nn.Conv(self.width * 2**i, (3, 3), 2, ((1, 1), (1, 1)), use_bias=False, kernel_init=init.he, dtype=self.dtype,
-                        conv_general_dilated=convolve, name=f"conv{i}")(h)
+            h = nn.Conv(
+                self.width * 2**i,
+                (3, 3),
+                2,
+                ((1, 1), (1, 1)),
+                use_bias=False,
+                kernel_init=init.he,
+                dtype=self.dtype,
+                conv_general_dilated=convolve,
+                name=f"conv{i}",
+            )(h)
             h = nn.relu(normaliser(self.norm, f"norm{i}", groups=self.groups)(h, train=train))
         return h.mean((1, 2), dtype=jnp.promote_types(h.dtype, jnp.float32))
 
@@ -87,8 +96,9 @@ class ViTTrunk(nn.Module):
             token = self.param("class", init.normal(1e-6), (self.width,), jnp.float32).astype(h.dtype)
             h = jnp.concatenate([jnp.broadcast_to(token, (n, 1, self.width)), h], axis=1)
         for i in range(self.depth):
-            h = Block(self.heads, self.hidden or 4 * self.width, self.depth, eps=1e-6, dtype=self.dtype, xavier=True,
-                      name=f"block{i}")(h)
+            h = Block(
+                self.heads, self.hidden or 4 * self.width, self.depth, eps=1e-6, dtype=self.dtype, xavier=True, name=f"block{i}"
+            )(h)
         h = layer_norm(1e-6, self.dtype, "last_norm")(h)
         wide = jnp.promote_types(h.dtype, jnp.float32)
         return h[:, 0].astype(wide) if self.pool == "class" else h.mean(1, dtype=wide)
@@ -120,8 +130,17 @@ class ViTTrunk(nn.Module):
         count = int(math.log2(self.patch))
         for i in range(count):
             features = max(1, self.width >> (count - 1 - i))
-            h = nn.Conv(features, (3, 3), 2, ((1, 1), (1, 1)), use_bias=False, kernel_init=init.he, dtype=self.dtype,
-                        conv_general_dilated=convolve, name=f"conv{i}")(h)
+            h = nn.Conv(
+                features,
+                (3, 3),
+                2,
+                ((1, 1), (1, 1)),
+                use_bias=False,
+                kernel_init=init.he,
+                dtype=self.dtype,
+                conv_general_dilated=convolve,
+                name=f"conv{i}",
+            )(h)
             h = nn.relu(BatchNorm(groups=self.groups, name=f"norm{i}")(h, train=train))
         return nn.Conv(self.width, (1, 1), kernel_init=init.lecun, dtype=self.dtype, name="patch")(h)
 

@@ -61,6 +61,7 @@ class RowContext(nn.Module):
     def __call__(self, z, *, train: bool = False):
         x = z
         for i in range(self.depth):
+
             def layer(features, side, pad, name, i=i):
                 return nn.Conv(features, side, padding=pad, kernel_init=init.he, dtype=self.dtype, name=f"{name}{i}")
 

@@ -44,7 +44,8 @@ class Mlp(nn.Module):
             kind = self.last if i == len(self.widths) - 1 else self.norm
             if kind.startswith("batch"):
                 h = BatchNorm(affine=kind != "batch_plain", bias=kind != "batch_nobias", groups=self.groups, name=f"norm{i}")(
-                    h, train=train)
+                    h, train=train
+                )
             elif kind == "layer":
                 h = LayerNorm(name=f"norm{i}")(h)
             if i < len(self.widths) - 1:

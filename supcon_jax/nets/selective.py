@@ -35,8 +35,17 @@ class SelectiveConv(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        h = nn.Conv(2 * self.features, (3, 3), self.stride, ((1, 1), (1, 1)), use_bias=False, kernel_init=init.he,
-                    dtype=self.dtype, conv_general_dilated=convolve, name="conv")(x)
+        h = nn.Conv(
+            2 * self.features,
+            (3, 3),
+            self.stride,
+            ((1, 1), (1, 1)),
+            use_bias=False,
+            kernel_init=init.he,
+            dtype=self.dtype,
+            conv_general_dilated=convolve,
+            name="conv",
+        )(x)
         h = nn.relu(normaliser(self.norm, "norm", groups=self.groups)(h, train=train))
         n, side, across, _ = h.shape
         h = h.reshape(n, side, across, 2, self.features)

@@ -49,8 +49,18 @@ def layerwise(rates: parts.Rates, *, weight_decay: float, trust: float, ratio: s
     return optax.GradientTransformation(init, update)
 
 
-def lars(rates: parts.Rates, *, inside: bool = True, momentum: float = 0.9, nesterov: bool = False, weight_decay: float = 0.0,
-         trust: float = 1e-3, ratio: str = "joint", clip_ratio: bool = False, exclude: Sequence[str] = (parts.VECTORS,)):
+def lars(
+    rates: parts.Rates,
+    *,
+    inside: bool = True,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    trust: float = 1e-3,
+    ratio: str = "joint",
+    clip_ratio: bool = False,
+    exclude: Sequence[str] = (parts.VECTORS,),
+):
     """LARS with momentum, in either order.
 
         v <- momentum * v + rate * q d,   w <- w - v          (inside)
@@ -67,8 +77,9 @@ def lars(rates: parts.Rates, *, inside: bool = True, momentum: float = 0.9, nest
     return optax.chain(layerwise(rates, **options), *(steps if inside else steps[::-1]), optax.scale(-1.0))
 
 
-def sgd(rates: parts.Rates, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0,
-        exclude: Sequence[str] = ()):
+def sgd(
+    rates: parts.Rates, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0, exclude: Sequence[str] = ()
+):
     """SGD with weight decay in the gradient, before the momentum, as PyTorch's. exclude: rules for what does not decay."""
     decay = optax.add_decayed_weights(weight_decay, lambda tree: parts.chosen(tree, exclude))
     return optax.chain(decay, optax.trace(momentum, nesterov), parts.paced(rates), optax.scale(-1.0))

@@ -60,8 +60,11 @@ def test_projection_of_patches_takes_no_gradient_and_its_own_patch():
 def test_weights_of_the_blocks_begin_by_xaviers_rule():
     v = ViTTrunk(patch=4, width=64, depth=1, heads=2).init(jax.random.key(0), pictures(8))["params"]
     block = v["block0"]
-    for name, kernel in (*((n, block["attention"][n]) for n in ("query", "key", "value", "out")), ("expand", block["expand"]),
-                         ("project", block["project"])):
+    for name, kernel in (
+        *((n, block["attention"][n]) for n in ("query", "key", "value", "out")),
+        ("expand", block["expand"]),
+        ("project", block["project"]),
+    ):
         limit = (6 / sum(kernel["kernel"].shape)) ** 0.5
         assert 0.95 * limit < np.abs(kernel["kernel"]).max() <= limit, name
         assert not kernel["bias"].any(), name

@@ -133,8 +133,13 @@ def test_sgd_without_decay_is_optax_own():
     options = {"name": "sgd", "lr": 0.2, "momentum": MU}
     states = [optim.optimiser({**options, **more}, steps=9, epoch=3).init(START) for more in ({}, {"weight_decay": 0.0})]
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
-    jax.tree.map(np.testing.assert_array_equal, *(run(tx) for tx in (
-        optim.optimiser(options, steps=9, epoch=3), optim.optimiser({**options, "parts": {}}, steps=9, epoch=3))))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        *(
+            run(tx)
+            for tx in (optim.optimiser(options, steps=9, epoch=3), optim.optimiser({**options, "parts": {}}, steps=9, epoch=3))
+        ),
+    )
 
 
 NESTED = {"trunk": {"w": np.ones((2, 2)), "b": np.ones(2)}, "predictor": {"w": np.ones((2, 2)), "b": np.ones(2)}}
