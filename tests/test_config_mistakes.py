@@ -15,7 +15,9 @@ BAD = [
     *[(f"{key}={value}", said) for key in ("batch", "damsm.batch", "eval_batch")
       for value, said in (("0", "at least 2"), ("1", "at least 2"), ("-8", "at least 2"), ("8.5", "int"), ("many", "int"))],
     *[(f"data.partner={value}", "same_label, same_image or none") for value in ("friend", "1", "None", "")],
-    ("data.crop=centre", "resize_crop, resize or none"), ("data.size=0", "8 to 2048"), ("data.size=4096", "8 to 2048"),
+    ("data.crop=center", "resize_crop, resize, centre or none"), ("data.label_share=0", "above 0"),
+    ("data.label_map=truck", "truck->car"), ("data.label_noise_kind=pairwise", "symmetric or asymmetric"),
+    ("data.size=0", "8 to 2048"), ("data.size=4096", "8 to 2048"),
     ("data.words=0", "1 to 512"), ("data.words=9999", "1 to 512"), ("data.threads=-1", "0 to 256"),
     ("data.bad_limit=1.5", "between 0 and 1"), ("data.bad_limit=-0.1", "between 0 and 1"), ("precision=fp8", "f32 or bf16"),
     ("seed=-1", "integer"), ("seed=0.5", "int"), ("seed=99999999999999999999", "integer"), ("skip_limit=0", "> 0"),

@@ -189,7 +189,8 @@ def confused(labels, part, pairs, seed):
     moved = share(record * labels.shape[1] + label, part, seed, WRONG)
     record, label = record[moved], label[moved]
     free = labels[record, table[label]] == 0
-    free[np.setdiff1d(np.arange(len(free)), np.unique([record, table[label]], axis=1, return_index=True)[1])] = False
+    first = np.unique([record, table[label]], axis=1, return_index=True)[1]  # two classes of a record may become one
+    free &= np.isin(np.arange(len(free)), first)
     out[record[free], label[free]] = 0
     out[record[free], table[label[free]]] = 1
     return out

@@ -154,6 +154,9 @@ def test_what_cannot_be_scored_is_told_in_one_line(tmp_path):
     assert "f/00000.png: cannot be decoded" in refused(folder, config)
     assert "trains no generator (its stages: damsm)" in refused(folder, plain() | {"stages": ["damsm"]})
     good = save(tmp_path / "g", squares())
+    bare = plain()
+    bare["data"]["text"] = False
+    assert "config.data has no captions (data.text, or the set itself)" in refused(good, bare)
     assert "network pt needs" in refused(good, only(plain(), "generation", fakes=20, networks=["pt"]))
     none = refused(good, only(plain(), "generation", networks=[]))
     assert none.startswith("nothing to measure: ") and "config.evals.generation.networks is empty" in none
