@@ -13,9 +13,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from supcon_jax import storage
 from supcon_jax.config import UserError
+from supcon_jax.data import corrupt
 from supcon_jax.evals import clusters, fewshot, knn, linear, robustness, spectrum
 from supcon_jax.evals.protocol import Protocol
 from supcon_jax.evals.streams import Content, labelled, reals
+from supcon_jax.views import recipes
 
 KINDS = ("h", "z")  # the backbone's features and the projection's
 
@@ -48,7 +50,7 @@ CACHE = Cache()
 
 def data_of(context):
     """The labelled set that features are judged on: the one that the config's data.probe names, else the run's own."""
-    return getattr(context.data, "probe", None) or context.data
+    return context.data.probe or context.data
 
 
 def check(context, name, options) -> None:
@@ -61,6 +63,8 @@ def check(context, name, options) -> None:
     if preset not in (*linear.PRESETS, linear.LBFGS):
         raise UserError(f"{where}.preset={preset!r}: use one of {', '.join((*linear.PRESETS, linear.LBFGS))}")
     baseline(options.get("baseline", ""))
+    if unknown := set(options.get("kinds", ())) - set(corrupt.KINDS):
+        raise UserError(f"{where}.kinds: {', '.join(sorted(unknown))} not known; use some of {', '.join(corrupt.KINDS)}")
     data = data_of(context)
     labels = [data.train.labels, data.test.labels]
     if name != "spectrum" and any(found is None for found in labels):
@@ -181,8 +185,6 @@ def evaluate_spectrum(context, state, options) -> dict:
 def viewed(context, state, options):
     """({kind: features [n, v, f]} of options["views"] random views, two at least, of the test split's pictures, drawn by the
     stage's own recipe; the recipe in words)."""
-    from supcon_jax.views import recipes
-
     args, data = context.config[context.name]["args"], data_of(context)
     how = {"recipe": args["recipe"], "size": args["size"], "norm": "none", "change": dict(args.get("change") or {})}
     draw = jax.jit(lambda images, key: recipes.crops(images, key, **how)[0])
@@ -258,8 +260,6 @@ def baseline(path):
 
 
 def corrupted(options):
-    from supcon_jax.data import corrupt
-
     return functools.partial(corrupt.corrupted, seed=options.get("seed", 0))
 
 

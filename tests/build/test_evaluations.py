@@ -29,7 +29,8 @@ HEADS = {
 def context(folder, heads, config=None, frozen=None, batch=None, name="attngan"):
     config = config or plain()
     task = types.SimpleNamespace(heads=heads if isinstance(heads, dict) else dict.fromkeys(heads))
-    data = types.SimpleNamespace(vocab=Vocab(("<end>", "red", "ring")), evaluation=lambda *asked: [batch])
+    batches = lambda *asked: [batch]  # noqa: E731
+    data = types.SimpleNamespace(vocab=Vocab(("<end>", "red", "ring")), probe=None, evaluation=batches, stream=batches)
     return evaluations.Context(config, name, folder, task, frozen or {}, {}, data, shard.data_mesh(1))
 
 

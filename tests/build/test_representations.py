@@ -1,8 +1,6 @@
 """The evaluations of features on a little set of coloured pictures: what the head is handed, once a state, and what is told."""
 
-import importlib
 import json
-import sys
 import types
 
 import jax
@@ -134,6 +132,12 @@ REFUSED = {
     "on": ("knn", {"on": ["h", "y"]}, False, r"config.evals.knn.on=\('h', 'y'\): must be h"),
     "preset": ("linear", {"preset": "adam"}, False, "config.evals.linear.preset='adam': use one of simclr"),
     "several": ("clusters", {}, True, "config.evals.clusters reads one label of each record, and those of toys have several"),
+    "kinds": (
+        "robustness",
+        {"kinds": ["fog", "moths"]},
+        False,
+        "config.evals.robustness.kinds: moths not known; use some of gaussian",
+    ),
     "baseline": ("robustness", {"baseline": "/no/such.json"}, False, "baseline=/no/such.json: no such file"),
 }
 
@@ -154,13 +158,6 @@ def test_records_without_labels_have_a_spectrum_alone(tmp_path):
         evaluations.build(context(tmp_path, {"knn": {"every": 0}}, data=bare))
 
 
-def module(monkeypatch, place, **functions):
-    """Stands in the place of a module of views or data."""
-    made, (package, _, name) = types.SimpleNamespace(**functions), place.rpartition(".")
-    monkeypatch.setitem(sys.modules, place, made)
-    monkeypatch.setattr(importlib.import_module(package), name, made, raising=False)
-
-
 def test_views_tell_of_alignment_and_lidar(tmp_path, monkeypatch):
     """Views in which pictures are brighter or darker: two for a recipe's call, as many calls as are needed."""
     calls = []
@@ -170,7 +167,7 @@ def test_views_tell_of_alignment_and_lidar(tmp_path, monkeypatch):
         light = jax.random.uniform(key, (len(images), 2, 1, 1, 1), minval=0.5)
         return (images[:, None].astype(jnp.float32) / 255 * light,)
 
-    module(monkeypatch, "supcon_jax.views.recipes", crops=crops)
+    monkeypatch.setattr(representations.recipes, "crops", crops)
     made, one = context(tmp_path), state()
     out = representations.evaluate_spectrum(made, one, {"views": 3, "on": ["h", "z"], "reals": 12})
     assert calls == [("toy", SIDE, "none", {})] and out["spectrum_h_lidar"]["protocol"]["real_number"] == 12
@@ -191,7 +188,7 @@ def test_robustness_is_that_of_a_classifier_fitted_to_clean_features(tmp_path, m
         seen.append((len(images), kind, severity, seed))
         return images * np.uint8(severity < 5) if kind == "dark" else images
 
-    module(monkeypatch, "supcon_jax.data.corrupt", corrupted=corrupted)
+    monkeypatch.setattr(representations.corrupt, "corrupted", corrupted)
     out = representations.evaluate_robustness(context(tmp_path), state(), ROBUST | {"seed": 4})
     values = numbers(out)
     assert seen == [(15, kind, severity, 4) for kind in ("dark", "none") for severity in (1, 5)]
