@@ -16,8 +16,8 @@ AT_CHANCE = 0.98  # of ln(keys), and all above it, where random codes stand at a
 ALIKE = 0.1  # diversity of the fakes beside the reals: healthy 0.15 (DF-GAN at step 10), later 0.38 to 2.2
 CLOSE = 0.1  # spread of codes, a mean cosine of 0.99: healthy 0.16 (texts at step 10) and more, later 0.8 to 0.97
 CLASS = 0.5  # distance of a pair beside any two: healthy 0.56 and more; 0.17 to 0.46 in a GAN with ten times the label term
-FLAT = 0.1  # std of codes beside that of rows spread out, as CLOSE
-LINE = 1.5  # directions that codes vary in: 1 where they lie on a line; two classes told apart, and nothing else, look so too
+FLAT = 0.1  # std of codes beside that of rows spread out, as CLOSE; healthy 0.98 and more (SimCLR, SimSiam)
+FEW = 2.0  # directions that codes vary in: healthy 6.8 and more (SimCLR), 2.7 (SimSiam), 1.7 to 1.9 without its stopped gradient
 WON = 0.02  # discriminator's loss as a share of that without an opinion: healthy 0.24 and more
 BLIND = 0.01  # distance of that share from 1, where all logits are 0: healthy ones come near, even above, but do not stay
 SATURATED = 50.0  # percent of values at either end, beyond those of the reals (white backgrounds): healthy up to 36
@@ -65,8 +65,8 @@ SIGNS = (
         " learning rate, use stronger views or a larger weight of the variance or decorrelation term",
     ),
     Sign(
-        "*/participation", lambda x, near: x < LINE and near.get("std", 1.0) >= FLAT,
-        "codes vary along one line only (dimensional collapse; right only of two classes)",
+        "*/participation", lambda x, near: x < FEW and near.get("std", 1.0) >= FLAT,
+        "codes vary in hardly two directions (dimensional collapse; right only of two or three classes)",
         "lower the learning rate, use stronger views, more prototypes or negatives, or a larger weight of the covariance term",
     ),
     Sign(
