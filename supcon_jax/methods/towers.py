@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -41,8 +43,18 @@ def run(nets, params, stats, x, names, *, train=True):
 
 
 def views(batch, key, *, recipe, size, norm="", change=(), small=0):
-    """The views of a batch's pictures as the recipe draws them, one array f32[n, v, s, s, 3] for each resolution."""
-    return recipes.crops(batch["image"][:, 0], key, recipe=recipe, size=size, small=small, norm=norm, change=dict(change))
+    """The views of a batch's pictures as the recipe draws them, one array f32[n, v, s, s, 3] for each resolution.
+
+    Where a row of the batch holds two pictures (data.partner), every second view is one of the second picture: views that
+    attract are then of two pictures of one class, or, with labels that mean nothing, of any two.
+    """
+    draw = functools.partial(
+        recipes.crops, key=key, recipe=recipe, size=size, small=small, norm=norm, change=dict(change)
+    )
+    first = draw(batch["image"][:, 0])
+    if batch["image"].shape[1] == 1:
+        return first
+    return tuple(a.at[:, 1::2].set(b[:, 1::2]) for a, b in zip(first, draw(batch["image"][:, 1]), strict=True))
 
 
 def teacher(params, stats, names):
