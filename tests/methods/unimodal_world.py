@@ -26,7 +26,7 @@ OPTIONS = {
     "moco3": {"recipe": "shapes", "temperature": 0.5, "momentum": 0.7}, "byol": {"recipe": "shapes", "momentum": 0.7},
     "simsiam": {"recipe": "shapes"}, "swav": {"small": 6, "prototypes": 7, "queue": 2 * N, "eps": 0.2},
     "pcl": {"recipe": "shapes", "queue": 2 * N, "momentum": 0.7, "counts": (3, 4), "drawn": 2, "start": 1, "starts": 1,
-            "rounds": 4},
+            "rounds": 20},
     "cmc": {"temperature": 0.3, "drawn": 6}, "pirl": {"recipe": "shapes", "temperature": 0.3, "drawn": 6, "patch": 3},
     "cpc": {"recipe": "shapes", "ahead": 2}, "barlow": {"recipe": "shapes"}, "vicreg": {"recipe": "shapes"},
     "student": {"recipe": "shapes", "queue": 2 * N}, "finetune": {"recipe": "shapes"},
@@ -116,8 +116,8 @@ def through(nets, params, stats, x, *names):
 
 
 def ran(fn, *args):
-    """fn(*args) compiled, on the host."""
-    return jax.device_get(tiny.compiled(fn, *args)(*args))
+    """fn(*args) compiled, once for each function, on the host."""
+    return jax.device_get(jax.jit(fn, compiler_options=tiny.QUICK)(*args))
 
 
 def exact(x):
