@@ -47,8 +47,8 @@ def probed(task: Task, tx, classes: int, *, on: str = "h") -> Task:
         label = batch.get("probe_label", batch["label"])[:, 0]
         scores = logits(params[NAME], h)
         if label.ndim == 2:
-            value = optax.sigmoid_binary_cross_entropy(scores, label).mean()
-            return value, Aux({}, state.stats[NAME], state.memory)
+            each = optax.sigmoid_binary_cross_entropy(scores, label).mean(1)
+            return masked_mean(each, label.any(1)), Aux({}, state.stats[NAME], state.memory)
         known = label >= 0
         each = optax.softmax_cross_entropy_with_integer_labels(scores, jnp.maximum(label, 0))
         right = masked_mean((scores.argmax(-1) == label).astype(jnp.float32), known)

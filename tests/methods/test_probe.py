@@ -120,5 +120,3 @@ def test_several_labels(beside):
 def test_a_task_without_features_is_refused():
     with pytest.raises(ValueError, match="reads the head features"):
         probed(dataclasses.replace(w.made("simclr"), heads={}), w.tiny.keeping()["model"], 3)
-
-
