@@ -64,8 +64,8 @@ class Data:
                 return
 
     def in_order(self, batch: int, size: int):
-        """This process's share of one pass over the training set, in record order and evaluation's form."""
-        return self._batches(self.train, batch, size, "none", train=False, shared=True)
+        """This process's share of one pass over the records that are trained on, in their order and evaluation's form."""
+        return self._batches(self.taught, batch, size, "none", train=False, shared=True)
 
     def _batches(self, source, batch, size, partner, shared=False, **options):
         o = self.options
