@@ -13,6 +13,7 @@ from supcon_jax.methods import ENCODERS
 from supcon_jax.methods.probe import NAME as PROBE
 from supcon_jax.methods.probe import probed
 from supcon_jax.train import optim
+from supcon_jax.views import recipes
 
 KIND = "encoder"  # what a weight file of these stages holds
 FROM = {"encoder": "", "teacher": "teacher/"}  # key in config.STAGE.frozen -> prefix of its nets' names in the task
@@ -39,6 +40,25 @@ def needed(key: str, name: str) -> str:
     )
 
 
+def seen(config: dict, name: str, towers: dict) -> dict:
+    """The config with a stage's pictures normalised as its trained encoder learned to see them, where it names no norm.
+
+    towers: what the weight files say. A recipe of views brings a normalisation of its own, and the one that a classifier is
+    trained with is seldom the one that its encoder was trained with.
+    """
+    norms = [towers[key]["norm"] for key in FROM if towers.get(key, {}).get("norm")]
+    args = config[name]["args"]
+    if not norms or args.get("norm"):
+        return config
+    return config | {name: config[name] | {"args": args | {"norm": norms[0]}}}
+
+
+def norm_of(config: dict, name: str, towers: dict) -> str:
+    """How a stage's pictures are normalised, for its weight file."""
+    args = seen(config, name, towers)[name]["args"]
+    return args["norm"] or recipes.own_norm(args["recipe"]) if "recipe" in args else ""
+
+
 def with_probe(task: core.Task, config: dict, name: str, data, about: core.About) -> core.Task:
     """The task with the online probe that config.STAGE.optim.probe asks for.
 
@@ -63,7 +83,7 @@ def started(task: core.Task, config: dict, name: str, towers: dict) -> tuple[cor
 
     def init(key, batch):
         made = task.init(key, batch)
-        begin = {kind: jax.tree.map(jnp.asarray, tower[kind]["image"]) for kind in ("params", "stats")}
+        begin = {kind: jax.tree.map(jnp.asarray, part(tower, kind)) for kind in ("params", "stats")}
         return {
             **made,
             "params": {**made["params"], "model": {**made["params"]["model"], "image": begin["params"]}},
@@ -77,5 +97,10 @@ def export(state, towers):
     """The encoder with its heads, so that the file stands alone."""
     params, stats = dict(state.params["model"]), dict(state.stats["model"])
     if "image" not in params and "encoder" in towers:  # a classifier on an encoder that stood still
-        params["image"], stats["image"] = (towers["encoder"][kind]["image"] for kind in ("params", "stats"))
+        params["image"], stats["image"] = (part(towers["encoder"], kind) for kind in ("params", "stats"))
     return {"params": params, "stats": stats}
+
+
+def part(tower: dict, kind: str) -> dict:
+    """The encoder's "params" or "stats" in a tower; a file keeps none that are empty."""
+    return tower.get(kind, {}).get("image", {})

@@ -78,7 +78,7 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     sums = sums or door(config, mesh)
     epoch = max(1, len(data.taught) // batch)
     about = core.About(len(data.taught), data.classes, data.vocab, steps, epoch, sums, mesh)
-    task = make_task(config, name, nets, about)
+    task = make_task(pretext.seen(config, name, about_towers), name, nets, about)
     task = trunks.begun(task, config, name) if load is load_frozen else task
     task, towers = pretext.started(task, config, name, towers)
     task = pretext.with_probe(task, config, name, data, about)
@@ -242,7 +242,9 @@ def described(config: dict, name: str, vocab: list | dict | None, towers: dict) 
     """
     section = config[name]
     kind = exports.KINDS.get(section["method"], section["method"])
-    return {"kind": kind, "vocab": vocab, "config": known(config), "stage": name, "nets": told_nets(section, towers)}
+    norm = {"norm": pretext.norm_of(config, name, towers)} if kind == pretext.KIND else {}
+    nets = told_nets(section, towers)
+    return {"kind": kind, "vocab": vocab, "config": known(config), "stage": name, "nets": nets, **norm}
 
 
 def known(config: dict) -> dict:

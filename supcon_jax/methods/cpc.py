@@ -8,7 +8,6 @@ from supcon_jax.core import Aux, Player, Task
 from supcon_jax.losses import predictive
 from supcon_jax.methods import towers
 from supcon_jax.methods.towers import ENCODER
-from supcon_jax.views import recipes
 
 CONTEXT = "context"
 NETS = (ENCODER, CONTEXT)
@@ -58,12 +57,8 @@ def cpc(
         signs = towers.health(z.mean((1, 2))[:, None], c.mean((1, 2))[:, None])
         return value, Aux(signs, stats, state.memory)
 
-    def features(state, frozen, batch, key):
-        x = recipes.plain(batch["image"], size=size, norm=norm or recipes.own_norm(recipe))
-        out, _ = towers.run(nets, state.params["model"], state.stats["model"], x, NETS, train=False)
-        return {"h": out[ENCODER].mean((1, 2)), "z": out[CONTEXT].mean((1, 2))}
-
-    return Task(init, (Player("model", loss, tx["model"], parts=(*NETS, "ahead")),), heads={"features": features})
+    head = towers.features(nets, size=size, recipe=recipe, norm=norm, names=NETS)
+    return Task(init, (Player("model", loss, tx["model"], parts=(*NETS, "ahead")),), heads={"features": head})
 
 
 def cpc_audio(nets, tx, about, *, samples=20480, ahead=12, negatives="both", temperature=1.0) -> Task:

@@ -29,11 +29,12 @@ def finetune(nets, tx, about, *, recipe="crop_flip", change=(), size=224, norm="
     freeze: the encoder stays as it is; else it begins as it is and learns with the classifier, which begins at zero.
     smoothing: share of each label spread over all classes.
     Returns a Task with the player "model" and the heads "features" and "classes".
+    Raises ValueError: pictures of several labels.
     """
 
     def init(key, batch):
         params, stats = towers.begin(nets, key, view(batch, key), (ENCODER,))
-        h = jax.eval_shape(lambda: towers.run(nets, params, stats, view(batch, key), (ENCODER,))[0][ENCODER])
+        h = jax.eval_shape(lambda: encoded(params, stats, view(batch, key))[0])
         head = {"kernel": jnp.zeros((h.shape[1], about.classes)), "bias": jnp.zeros(about.classes)}
         own = {HEAD: head} if freeze else {ENCODER: params[ENCODER], HEAD: head}
         return {"params": {"model": own}, "stats": {"model": {} if freeze else stats}}
@@ -41,17 +42,23 @@ def finetune(nets, tx, about, *, recipe="crop_flip", change=(), size=224, norm="
     def view(batch, key):
         return towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0][:, 0]
 
+    def encoded(params, stats, x, train=False):
+        out, stats = towers.run(nets, params, stats, x, (ENCODER,), train=train)
+        return towers.joined(out[ENCODER]), stats
+
     def weights(state, frozen):
         if freeze:
-            return frozen["encoder"]["params"], frozen["encoder"]["stats"]
+            return frozen["encoder"]["params"], frozen["encoder"].get("stats", {})  # files keep no empty ones
         return state.params["model"], state.stats["model"]
 
     def loss(params, state, frozen, batch, key):
         x, own = view(batch, key), params["model"]
         encoder, stats = weights(state.replace(params=params), frozen)
-        out, stats = towers.run(nets, encoder, stats, x, (ENCODER,), train=not freeze)
+        h, stats = encoded(encoder, stats, x, train=not freeze)
         label = batch["label"][:, 0]
-        known, scores = label >= 0, logits(own[HEAD], out[ENCODER])
+        if label.ndim != 1:
+            raise ValueError("a classifier learns one label of each picture, and these have several")
+        known, scores = label >= 0, logits(own[HEAD], h)
         wanted = optax.smooth_labels(jax.nn.one_hot(label, about.classes), smoothing)
         each = optax.softmax_cross_entropy(scores, wanted)
         right = masked_mean((scores.argmax(-1) == label).astype(jnp.float32), known)
@@ -59,8 +66,8 @@ def finetune(nets, tx, about, *, recipe="crop_flip", change=(), size=224, norm="
 
     def features(state, frozen, batch, key):
         x = recipes.plain(batch["image"], size=size, norm=norm or recipes.own_norm(recipe))
-        out, _ = towers.run(nets, *weights(state, frozen), x, (ENCODER,), train=False)
-        return {"h": out[ENCODER], "z": out[ENCODER]}
+        h, _ = encoded(*weights(state, frozen), x)
+        return {"h": h, "z": h}
 
     def classify(state, frozen, batch, key):
         return logits(state.params["model"][HEAD], features(state, frozen, batch, key)["h"])

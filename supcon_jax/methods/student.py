@@ -55,7 +55,7 @@ def student(
 
     def taught(frozen, x):
         tower = frozen["teacher"]
-        out, _ = towers.run(above, tower["params"], tower["stats"], x, NETS, train=False)
+        out, _ = towers.run(above, tower["params"], tower.get("stats", {}), x, NETS, train=False)  # files keep no empty ones
         return jax.lax.stop_gradient(unit(out[PROJECTION]))
 
     def init(key, batch):

@@ -81,8 +81,11 @@ def health(h, z, positive=None):
 
 
 def joined(x):
-    """Codes of several networks, of lightness and of colour say, side by side."""
-    return jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
+    """One row for each picture [n, f]: codes of several networks, of lightness and of colour say, side by side, and of a grid
+    of patches [n, rows, columns, f] the mean."""
+    if isinstance(x, tuple):
+        return jnp.concatenate([joined(part) for part in x], axis=-1)
+    return x.mean((1, 2)) if x.ndim == 4 else x
 
 
 def features(nets, *, size, recipe, norm="", names=(ENCODER, PROJECTION), of=None):

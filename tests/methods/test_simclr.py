@@ -90,7 +90,8 @@ def test_slices_encode_the_same_pictures():
     state = w.begin(task, batch)
 
     def both(s, b):
-        return [jax.value_and_grad(lambda p: t.players[0].loss(p, s, {}, b, w.key_of(s))[0])(s.params) for t in (task, cut)]
+        losses = [lambda p, t=t: t.players[0].loss(p, s, {}, b, w.key_of(s))[0] for t in (task, cut)]
+        return [jax.value_and_grad(loss)(s.params) for loss in losses]
 
     (whole, grads), (parts, same) = w.ran(both, state, batch)
     assert parts == pytest.approx(whole, rel=1e-5) and w.tiny.far(same, grads) < 1e-4
