@@ -4,12 +4,15 @@
     python -m supcon_jax.main --config=configs/image.py:byol,mnist5k
     python -m supcon_jax.main --config=configs/image.py:moco_v2,imagenet
 
-Words: a method (simclr supcon moco_v1 moco_v2 moco_v3 byol simsiam swav pcl cpc cmc pirl barlow vicreg), then a data set
+Words: a method (simclr supcon moco_v1 moco_v2 moco_v3 byol simsiam swav pcl cpc cmc pirl barlow vicreg;
+supervised: labels alone, no pretraining), then a data set
 (shapes, mnist5k, digits, emoji: small networks, minutes on two CPU cores; cifar10, cifar100, stl10, imagenette: ResNet-18, 200
 epochs; imagenet: each paper's own recipe), then what changes it:
     dcl, dclw, debiased, hard, eliminated, attracted    SimCLR with other negatives
     linear, finetune             a second stage on the encoder: a classifier on fixed features, or all of it fine-tuned
     seed, compress               a second stage: a small student of the encoder
+    by_shape                     coloured shapes of 8 classes, not 64
+    both                         measure projections as well as features, and how near two views of a picture stay
     tiny                         sizes of tests
 ImageNet recipes were not run here: the numbers that the papers give are in README.
 """
@@ -23,7 +26,7 @@ SMALL_RESNET = {**RESNET, "depth": 18, "stem": "small", "zero": False}
 ADAM = {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine", "warmup": 50}
 PROBE = {"name": "adam", "lr": 3e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}
 METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
-           "barlow", "vicreg")  # fmt: skip
+           "barlow", "vicreg", "supervised")  # fmt: skip
 
 
 def get_config(word=""):
@@ -103,12 +106,17 @@ def get_config(word=""):
         ),
     })  # fmt: skip
     view = {"recipe": c.views.get_oneway_ref("recipe"), "change": (), "size": c.data.get_oneway_ref("size"), "norm": ""}
+    labels = {"label_share": 1.0, "only_labelled": False}  # of the stages that learn labels, whatever the encoder was told
     for name, freeze in (("linear", True), ("finetune", False)):
         c[name] = stage(
             c, method="finetune", steps=500, args={**view, "freeze": freeze, "smoothing": 0.0}, nets={},
             optim={"model": {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
-            frozen={"encoder": ""},
+            frozen={"encoder": ""}, data=dict(labels),
         )  # fmt: skip
+    c.supervised = stage(
+        c, method="finetune", steps=1500, args={**view, "freeze": False, "smoothing": 0.0}, nets={"image": dict(CONV)},
+        optim={"model": dict(ADAM)}, frozen={"encoder": ""}, data=dict(labels),
+    )  # fmt: skip
     c.student = stage(
         c, method="student", steps=1500,
         args={**view, "kind": "seed", "temperature": 0.2, "teacher_temperature": 0.01, "queue": 4096},
@@ -116,9 +124,9 @@ def get_config(word=""):
         optim={"model": dict(ADAM), "probe": dict(PROBE)}, frozen={"teacher": ""},
     )  # fmt: skip
     c.evals = {
-        "knn": {"every": 0, "on": "h"},
-        "linear": {"every": 0, "on": "h"},
-        "spectrum": {"every": 0, "on": "h"},
+        "knn": {"every": 0, "on": ("h",)},
+        "linear": {"every": 0, "on": ("h",)},
+        "spectrum": {"every": 0, "on": ("h",)},
         "labels": {"every": 0, "reals": 0},
     }
     return choose(c, word, presets(word.split(",")))
@@ -153,6 +161,14 @@ VARIANTS = {
     "hard": {"stages": ("simclr",), "simclr": {"args": {"negatives": "hard"}}},
     "eliminated": {"stages": ("simclr",), "simclr": {"args": {"negatives": "eliminated"}}},
     "attracted": {"stages": ("simclr",), "simclr": {"args": {"negatives": "attracted"}}},
+    "by_shape": {"data": {"args": {"labels": "shape"}}},
+    "both": {
+        "evals": {
+            "knn": {"every": 0, "on": ("h", "z")},
+            "linear": {"every": 0, "on": ("h", "z"), "sweep": 1, "steps": 100},
+            "spectrum": {"every": 0, "on": ("h", "z"), "views": 2},
+        }
+    },
 }
 
 SGD = {"name": "sgd", "lr": 0.12, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0,
@@ -311,9 +327,9 @@ TINY = {
         ("pcl", SLIM, {"queue": 32, "counts": (3, 4), "drawn": 2, "start": 0, "rounds": 5}),
         ("cpc", {"context": {"width": 4, "depth": 1}}, {"ahead": 2}),
         ("cmc", SLIM, {"drawn": 16}), ("pirl", {**SLIM, "patches": {"dim": 8}}, {"drawn": 16}),
-        ("barlow", SLIM_HIDDEN, {}), ("vicreg", SLIM_HIDDEN, {}),
+        ("barlow", SLIM_HIDDEN, {}), ("vicreg", SLIM_HIDDEN, {}), ("supervised", {}, {}),
     )},
     "linear": {"steps": 2}, "finetune": {"steps": 2},
     "student": {"steps": 2, "args": {"queue": 32}, "nets": {"image": {"width": 2}, "project": {"dim": 8}}},
-    "=evals": {"knn": {"every": 0, "on": "h"}, "spectrum": {"every": 0, "on": "h"}, "labels": {"every": 0, "reals": 16}},
+    "=evals": {"knn": {"every": 0, "on": ("h",)}, "spectrum": {"every": 0, "on": ("h",)}, "labels": {"every": 0, "reals": 16}},
 }  # fmt: skip

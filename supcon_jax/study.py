@@ -6,13 +6,15 @@ Stopped or killed, the same command goes on. Two processes may fill one work fol
 and call once more without them for the tables.
 
 A study file gives get_study(), a dict of plain data:
-    title; config ("configs/shapes.py:quick"); seeds; stage: the one that is scored, one of the config's stages.
+    title; config ("configs/shapes.py:quick"); seeds; stage: the one that is scored, one of the config's stages, or "last":
+        of every variant its own last one, where their words choose other methods.
     variants: {name: {config key: value}}; all: the same for every variant. "first." and "last." at the beginning of a
         key stand for the config's first stage and the scored one; the key "words" adds words to those of the config.
     metrics: names or patterns ("generation/fid_*"); of another stage "damsm:matching/real_r_precision" ("first:", "last:").
         "seconds": wall clock of that stage, training and scoring (not told of a run that was stopped in between).
     reference: the variant that every other is compared with, seed by seed.
     axis, axis_title (may be left out): {variant: number}, or {curve: {variant: number}}: the metrics are drawn over it.
+    grid (may be left out): {variant: (row, column)}: the metrics are drawn and tabulated as maps, a variant in each cell.
     against (may be left out): pairs of metrics, (x, y): rank correlation over runs, and a cloud of points.
     prompts (may be left out): captions whose pictures are shown side by side.
 """
@@ -39,11 +41,16 @@ from supcon_jax.report import comparison, pictures, plots
 
 log = logging.getLogger("supcon_jax")
 NEEDED = {"config", "stage", "seeds", "variants", "metrics", "reference"}
-KEYS = NEEDED | {"title", "all", "axis", "axis_title", "against", "prompts", "lenient"}
+KEYS = NEEDED | {"title", "all", "axis", "axis_title", "grid", "against", "prompts", "lenient"}
 METRICS = (  # what most studies look at
     "attributes/attribute_colour", "attributes/attribute_shape", "attributes/attribute_all",
     "matching/r_precision", "matching/r_within", "generation/label_accuracy_*", "generation/fid_*", "generation/kid_*",
     "first:matching/real_r_precision", "first:seconds", "seconds",
+)  # fmt: skip
+REPRESENTATION = (  # what studies of encoders of pictures look at, with the word `both` of configs/image.py
+    "knn/knn_h_top1", "linear/linear_h_top1", "knn/knn_z_top1", "linear/linear_z_top1",
+    "spectrum/spectrum_h_std", "spectrum/spectrum_h_rank", "spectrum/spectrum_z_std", "spectrum/spectrum_z_rank",
+    "spectrum/spectrum_z_alignment", "spectrum/spectrum_z_uniformity", "seconds",
 )  # fmt: skip
 
 
@@ -69,40 +76,70 @@ def load(path: str, config: str | None = None) -> dict:
         raise UserError(f"{path}: {', '.join(sorted(unknown))} is no key of a study; it may have {', '.join(sorted(KEYS))}")
     if study["reference"] not in study["variants"]:
         raise UserError(f"{path}: reference={study['reference']!r} must be one of the variants {', '.join(study['variants'])}")
-    if extra := {v for places in comparison.axis(study).values() for v in places} - set(study["variants"]):
-        raise UserError(f"{path}: axis names {', '.join(sorted(extra))}, and the variants are {', '.join(study['variants'])}")
+    placed = {"axis": {v for places in comparison.axis(study).values() for v in places}, "grid": set(study.get("grid", {}))}
+    for what, names in placed.items():
+        if extra := names - set(study["variants"]):
+            known = ", ".join(study["variants"])
+            raise UserError(f"{path}: {what} names {', '.join(sorted(extra))}, and the variants are {known}")
     study = study | ({"config": config, "lenient": True, "prompts": []} if config else {})
     return settled(study)
 
 
 def settled(study: dict) -> dict:
-    """The study with the stages' own names for "first", "last" and a stage that another config calls otherwise."""
-    stages = configs.load(study["config"]).stages
+    """The study with the stages' own names for "first", "last" and a stage that another config calls otherwise.
+
+    Where it scores each variant's own last stage, its metrics keep "first:" and none.
+    """
+    own = study["stage"] == comparison.LAST
+    whole = {} if own else dict(zip(ENDS, ends(study, {}), strict=True))
+    changes = {
+        v: keyed(c, dict(zip(ENDS, ends(study, c), strict=True)) if own else whole) for v, c in study["variants"].items()
+    }
+    return study | {
+        "stage": comparison.LAST if own else whole["last"], "variants": changes, "all": keyed(study.get("all", {}), whole),
+        "metrics": [named(metric, ":", whole) for metric in study["metrics"]],
+        "against": [tuple(named(metric, ":", whole) for metric in pair) for pair in study.get("against", ())],
+    }  # fmt: skip
+
+
+ENDS = ("first", "last")
+
+
+def ends(study: dict, changes: dict) -> tuple[str, str]:
+    """The first stage of a variant and the one that is scored. Raises UserError: the study's stage is not run."""
+    stages = configs.load(worded(study, changes)).stages
+    if study["stage"] == comparison.LAST:
+        return stages[0], stages[-1]
     last = stages[-1] if study.get("lenient") and study["stage"] not in stages else study["stage"]
     if last not in stages:
         raise UserError(f"study: stage {last!r} is not among those run: {', '.join(stages)}")
+    return stages[0], last
 
-    def named(word, mark):
-        head, found, rest = word.partition(mark)
-        return {"first": stages[0], "last": last}.get(head, head) + found + rest
 
-    def keys(changes):
-        return {named(key, "."): value for key, value in changes.items()}
+def named(word: str, mark: str, stages: dict) -> str:
+    """A key or metric with a stage's own name before the mark. stages: {"first": name, "last": name}."""
+    head, found, rest = word.partition(mark)
+    return stages.get(head, head) + found + rest if found else word
 
-    return study | {
-        "stage": last, "variants": {name: keys(changes) for name, changes in study["variants"].items()},
-        "all": keys(study.get("all", {})), "metrics": [named(metric, ":") for metric in study["metrics"]],
-        "against": [tuple(named(metric, ":") for metric in pair) for pair in study.get("against", ())],
-    }  # fmt: skip
+
+def keyed(changes: dict, stages: dict) -> dict:
+    return {named(key, ".", stages): value for key, value in changes.items()}
+
+
+def worded(study: dict, changes: dict) -> str:
+    """The config of a variant with its own words."""
+    more = changes.get("words", "")
+    return study["config"] + ("," if ":" in study["config"] else ":") * bool(more) + more
 
 
 def configured(study: dict, variant: str, seed: int, workdir: epath.Path) -> dict:
     """The plain config of one run. Raises UserError: a key or value that the config does not have."""
+    changes = study["variants"][variant]
     shared = {"cache": workdir / "features", **study["all"]}  # the reals are measured once for all runs
-    settings = {key: str(value) for key, value in {**shared, **study["variants"][variant], "seed": seed}.items()}
-    more = settings.pop("words", "")
-    path = study["config"] + ("," if ":" in study["config"] else ":") * bool(more) + more
-    return configs.plain(configs.override(configs.load(path), settings))
+    if study["stage"] == comparison.LAST:
+        shared = keyed(shared, dict(zip(ENDS, ends(study, changes), strict=True)))
+    settings = {key: str(value) for key, value in {**shared, **changes, "seed": seed}.items() if key != "words"}
+    return configs.plain(configs.override(configs.load(worded(study, changes)), settings))
 
 
 # ---- running
@@ -189,10 +226,13 @@ def finished(study: dict, workdir: epath.Path) -> tuple[dict, list[str]]:
                 missing.append(f"{name} seed {seed}")
                 continue
             took = notes(folder)
-            found.setdefault(name, {})[seed] = {
+            numbers = {
                 stage: one["numbers"] | ({"seconds": took[stage]["seconds"]} if took.get(stage, {}).get("seconds") else {})
                 for stage, one in said.items()
             }
+            if study["stage"] == comparison.LAST:
+                numbers = {"first": numbers[config["stages"][0]], "last": numbers[config["stages"][-1]]}
+            found.setdefault(name, {})[seed] = numbers
     return found, missing
 
 
@@ -213,14 +253,15 @@ def side_by_side(study: dict, workdir: epath.Path, seed: int):
 
     blocks = {}
     for name in study["variants"]:
-        model = trained.load(str(workdir / name / f"seed{seed}"), (study["stage"],))
+        stage = configured(study, name, seed, workdir)["stages"][-1] if study["stage"] == comparison.LAST else study["stage"]
+        model = trained.load(str(workdir / name / f"seed{seed}"), (stage,))
         blocks[name] = pictures.zoomed(np.asarray(model.generate(study["prompts"], seed=0)))
     return pictures.side_by_side(blocks, row_titles=study["prompts"])
 
 
 def write(study: dict, found: dict, workdir: epath.Path, out: epath.Path, command: str) -> str:
-    """Writes OUT.json and OUT.md, and as the study asks OUT.png (pictures), OUT_axis and OUT_against (.png, .svg); returns
-    the text of OUT.md."""
+    """Writes OUT.json and OUT.md, and as the study asks OUT.png (pictures), OUT_axis, OUT_grid and OUT_against (.png, .svg);
+    returns the text of OUT.md."""
     title, seeds = study.get("title", out.stem), list(next(iter(found.values())))
     config = configured(study, study["reference"], seeds[0], workdir)
     text = f"# {title}\n\n`{command}`\n\n{comparison.about(study, found, config)}\n{comparison.tabulate(study, found)}"

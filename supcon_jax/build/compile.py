@@ -15,7 +15,7 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from supcon_jax import core, shard, storage
-from supcon_jax.build import clip, cost, exports, program, stage, trunks, weights
+from supcon_jax.build import clip, cost, exports, pretext, program, stage, trunks, weights
 from supcon_jax.build.datasets import open_data, plain_words
 from supcon_jax.build.target import GIB, Target, find
 from supcon_jax.config import UserError
@@ -158,6 +158,8 @@ def frozen_shapes(config: dict, name: str, workdir: epath.Path) -> tuple[dict, d
             if found := trunks.drawn(config, name, key):
                 tree, about[key] = found
                 trees |= {key: tree} if trunks.fixed(config, name, key) else {}
+        elif not place and pretext.draws(config[name], key):
+            continue
         elif place and not place.startswith("stage:"):
             trees[key], about[key], _ = weights.load(place, key)
         elif upstream in config:
@@ -170,9 +172,7 @@ def frozen_shapes(config: dict, name: str, workdir: epath.Path) -> tuple[dict, d
 def exported(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict]:
     """(weights in shape, what their file says) that a stage would leave for later ones."""
     built = stage.build(config, name, workdir, evaluate=False, towers=frozen_shapes)
-    state = jax.eval_shape(
-        functools.partial(core.init_state, built.task), key_shape(), batch_shapes(built, config[name])
-    )
+    state = jax.eval_shape(functools.partial(core.init_state, built.task), key_shape(), batch_shapes(built, config[name]))
     tree = jax.eval_shape(exports.EXPORTS[config[name]["method"]], state, built.frozen)
     towers = frozen_shapes(config, name, workdir)[1]
     return tree, {"nets": stage.told_nets(config[name], towers), "vocab": plain_words(built.data.vocab)}

@@ -26,9 +26,7 @@ def below(towers: dict) -> dict:
     towers: what their weight files say.
     """
     return {
-        prefix + name: options
-        for key, prefix in FROM.items()
-        for name, options in towers.get(key, {}).get("nets", {}).items()
+        prefix + name: options for key, prefix in FROM.items() for name, options in towers.get(key, {}).get("nets", {}).items()
     }
 
 
@@ -57,6 +55,11 @@ def norm_of(config: dict, name: str, towers: dict) -> str:
     """How a stage's pictures are normalised, for its weight file."""
     args = seen(config, name, towers)[name]["args"]
     return args["norm"] or recipes.own_norm(args["recipe"]) if "recipe" in args else ""
+
+
+def draws(section: dict, key: str) -> bool:
+    """Whether a stage that was given no encoder begins with drawn weights: it has a net of its own, and learns it."""
+    return key == "encoder" and "image" in section["nets"] and not section["args"].get("freeze", True)
 
 
 def with_probe(task: core.Task, config: dict, name: str, data, about: core.About) -> core.Task:

@@ -186,7 +186,8 @@ def viewed(context, state, options):
     """({kind: features [n, v, f]} of options["views"] random views, two at least, of the test split's pictures, drawn by the
     stage's own recipe; the recipe in words)."""
     args, data = context.config[context.name]["args"], data_of(context)
-    how = {"recipe": args["recipe"], "size": args["size"], "norm": "none", "change": dict(args.get("change") or {})}
+    how = {"recipe": args["recipe"], "size": args["size"], "norm": "none", "change": dict(args.get("change") or {}),
+           "small": args.get("small", 0)}  # fmt: skip
     draw = jax.jit(lambda images, key: recipes.crops(images, key, **how)[0])
     head, key, limit = context.head("features"), jax.random.key(options.get("seed", 0)), options.get("reals", 0) or None
     rows, number = {kind: [] for kind in KINDS}, max(2, options["views"])

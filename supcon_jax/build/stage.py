@@ -71,7 +71,7 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     load = towers or load_frozen
     towers, about_towers, hashes = load(config, name, workdir)
     told = [about["vocab"] for about in about_towers.values() if about.get("vocab")]
-    data = open_data(config, workdir, vocabulary(told[0]) if told else None)
+    data = open_data(told_labels(config, name), workdir, vocabulary(told[0]) if told else None)
     nets = build_nets(config, name, data, about_towers)
     batch, steps = section["batch"], section["steps"]
     mesh = mesh or mesh_of(slice_of(section, name), config["mesh"]["data"])
@@ -97,6 +97,11 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
         write_done, config=config, name=name, folder=folder, data=data, towers=towers, about=about_towers
     )
     return Stage(run, data, task, towers, finish)
+
+
+def told_labels(config: dict, name: str) -> dict:
+    """The config as the stage `name` reads its data: config.STAGE.data says which labels that stage alone is told."""
+    return {**config, "data": {**config["data"], **config[name].get("data", {})}}
 
 
 def make_task(config: dict, name: str, nets: dict, about: core.About) -> core.Task:
@@ -126,8 +131,6 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
     for kind in ("damsm", "clip"):
         for key, options in towers.get(kind, {}).get("nets", {}).items():
             nets[key] = net(options, f"{name}.frozen.{kind}", precision, **counted(options, words))
-    for key, options in pretext.below(towers).items():
-        nets[key] = net(options, f"{name}.frozen", precision)
     if "clip" in nets:
         clip.check(config, name, nets["clip"], towers["clip"])
     for key, options in own_nets(section, towers).items():
@@ -141,6 +144,8 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
         more = counted(options, words)
         more = {"classes": data.classes} if options["net"] == "inception_classifier" else more
         nets[key] = net(options, f"{name}.nets.{key}", precision, **more)
+    for key, options in pretext.below(towers).items():  # a trained encoder takes the place of one that would be drawn
+        nets[key] = net(options, f"{name}.frozen", precision)
     if data.vocab is None and nets.keys() & {"text", "clip"}:
         raise UserError(
             f"{name} reads captions, and the data have none: config.data.name={config['data']['name']!r} must be a set with "
@@ -180,6 +185,8 @@ def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dic
                 trees |= {key: tree} if trunks.fixed(config, name, key) else {}
             continue
         if not place:
+            if pretext.draws(config[name], key):
+                continue
             if key in pretext.FROM:
                 raise UserError(pretext.needed(key, name))
             raise UserError(

@@ -19,7 +19,7 @@ def begin(nets, key, x, names):
     params, stats = {}, {}
     for i, name in enumerate(names):
         variables = nets[name].init(jax.random.fold_in(key, i), x, train=False)
-        params[name], stats[name] = variables["params"], variables.get("batch_stats", {})
+        params[name], stats[name] = variables.get("params", {}), variables.get("batch_stats", {})
         x = jax.eval_shape(lambda v, x, name=name: nets[name].apply(v, x, train=False), variables, x)
         x = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), x)
     return params, stats
@@ -32,7 +32,7 @@ def run(nets, params, stats, x, names, *, train=True):
     """
     out, stats = {}, dict(stats)
     for name in names:
-        variables = {"params": params[name], "batch_stats": stats.get(name, {})}  # files keep no empty ones
+        variables = {"params": params.get(name, {}), "batch_stats": stats.get(name, {})}  # files keep no empty ones
         if train:
             x, new = nets[name].apply(variables, x, train=True, mutable=["batch_stats"])
             stats[name] = new.get("batch_stats", {})

@@ -15,7 +15,7 @@ STARTS = ("uniform", "normal", "lecun")
 class Mlp(nn.Module):
     """Linear layers, each but the last with a norm and ReLU.
 
-    widths: of each layer's output; 0 stands for the width of the head's input.
+    widths: of each layer's output; 0 stands for the width of the head's input. (): what comes in passes through.
     norm: of the hidden layers: "batch", "layer" or "none". last: of the last layer's output: "none", or "batch", and without a
     learned scale and bias ("batch_plain") or without the bias ("batch_nobias").
     biases: of the linear layers: one for all, or one for each.
@@ -103,11 +103,15 @@ class LabHead(nn.Module):
         return tuple(Mlp((self.dim,), dtype=self.dtype, name=f"kind{i}")(x) for i, x in enumerate(h))
 
 
+def stacked(dim: int, hidden: int, layers: int) -> tuple[int, ...]:
+    """Widths of so many layers, () for none."""
+    return (hidden,) * (layers - 1) + (dim,) if layers else ()
+
+
 def simclr(dim: int = 128, hidden: int = 0, layers: int = 2, groups: int = 1, dtype: DType = None) -> Mlp:
     """SimCLR (arXiv 2002.05709): as wide as the features, a norm after each layer, the last one's without a bias. layers: 3 in
-    v2 (arXiv 2006.10029)."""
-    widths = (hidden,) * (layers - 1) + (dim,)
-    return Mlp(widths, "batch", "batch_nobias", False, "normal", groups, dtype)
+    v2 (arXiv 2006.10029), 1 for a linear head, 0 for none: the features themselves are contrasted."""
+    return Mlp(stacked(dim, hidden, layers), "batch", "batch_nobias", False, "normal", groups, dtype)
 
 
 def simclr2(dim: int = 128, hidden: int = 0, groups: int = 1, dtype: DType = None) -> Mlp:
@@ -126,8 +130,9 @@ def moco2(dim: int = 128, hidden: int = 0, dtype: DType = None) -> Mlp:
 
 
 def moco3(dim: int = 256, hidden: int = 4096, layers: int = 2, groups: int = 1, dtype: DType = None) -> Mlp:
-    """MoCo v3's projection (arXiv 2104.02057): a plain norm at the end. layers: 2 on a ResNet, 3 on a ViT."""
-    return Mlp((hidden,) * (layers - 1) + (dim,), "batch", "batch_plain", False, "uniform", groups, dtype)
+    """MoCo v3's projection (arXiv 2104.02057): a plain norm at the end. layers: 2 on a ResNet, 3 on a ViT,
+    0 for none."""
+    return Mlp(stacked(dim, hidden, layers), "batch", "batch_plain", False, "uniform", groups, dtype)
 
 
 def moco3_predictor(dim: int = 256, hidden: int = 4096, last: bool = False, groups: int = 1, dtype: DType = None) -> Mlp:
@@ -141,8 +146,9 @@ def byol(dim: int = 256, hidden: int = 4096, groups: int = 1, dtype: DType = Non
 
 
 def simsiam(dim: int = 2048, hidden: int = 0, layers: int = 3, groups: int = 1, dtype: DType = None) -> Mlp:
-    """SimSiam's projection (arXiv 2011.10566): as wide as the features, a plain norm at the end. layers: 2 for CIFAR."""
-    return Mlp((hidden,) * (layers - 1) + (dim,), "batch", "batch_plain", False, "uniform", groups, dtype)
+    """SimSiam's projection (arXiv 2011.10566): as wide as the features, a plain norm at the end. layers: 2 for CIFAR,
+    0 for none."""
+    return Mlp(stacked(dim, hidden, layers), "batch", "batch_plain", False, "uniform", groups, dtype)
 
 
 def simsiam_predictor(dim: int = 2048, hidden: int = 512, groups: int = 1, dtype: DType = None) -> Mlp:

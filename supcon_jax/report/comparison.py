@@ -2,7 +2,7 @@
 
 A study is a dict, see supcon_jax.study. found: {variant: {seed: {stage: {metric: value}}}}, finished runs only. A metric is
 named as its stage wrote it, with "STAGE:" before it where that is not the study's own stage, and may be a pattern
-("generation/fid_*").
+("generation/fid_*"). Where the study scores the last stage of every variant, stages are called "first" and "last".
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import numpy as np
 
 from supcon_jax.config import UserError
 from supcon_jax.report import plots, tables
+
+LAST = "last"  # in the place of a stage: of every variant its own last one
+WIDE = 11  # variants that stand side by side; more of them are rows
 
 
 def value(study: dict, run: dict, metric: str) -> float:
@@ -52,6 +55,7 @@ def about(study: dict, found: dict, config: dict) -> str:
     """What was run, in words, and what every variant differs by. config: the plain one of the reference."""
     data, seeds = config["data"], list(next(iter(found.values())))
     stages = ", ".join(f"{s} {config[s]['steps']} steps of batch {config[s]['batch']}" for s in config["stages"])
+    stages = f"`{study['reference']}` is {stages}" if study["stage"] == LAST else stages
     world = ", ".join(f"{k}={v}" for k, v in data["args"].items() if k != "size")
     rows = [{"variant": name, "differs by": ", ".join(f"{k}={v}" for k, v in changes.items()) or "nothing"}
             for name, changes in study["variants"].items()]  # fmt: skip
@@ -73,16 +77,24 @@ def tabulate(study: dict, found: dict) -> str:
         (metric, variant): [value(study, runs[seed], metric) for seed in seeds]
         for metric in metrics for variant, runs in found.items()
     }  # fmt: skip
-    means = [{"metric": m} | {v: float(np.mean(series[m, v])) for v in found} for m in metrics]
     reference = study["reference"]
     others = [variant for variant in found if variant != reference]
-    rows = [{"metric": m} | {v: apart(series[m, v], series[m, reference]) for v in others} for m in metrics]
-    text = f"Means over seeds:\n\n{tables.table(means)}\n"
+    text = f"Means over seeds:\n\n{across(metrics, found, lambda m, v: float(np.mean(series[m, v])))}\n"
+    if study.get("grid"):
+        text += "".join(f"`{metric}`:\n\n{cells(*some)}\n" for metric, some in grids(study, found).items())
     if others:
-        text += f"Less `{reference}`, paired by seed, with 95 % intervals:\n\n{tables.table(rows)}"
+        differences = across(metrics, others, lambda m, v: apart(series[m, v], series[m, reference]))
+        text += f"Less `{reference}`, paired by seed, with 95 % intervals:\n\n{differences}"
     for x, y in study.get("against", ()):
         text += f"\n{together(study, found, x, y)}\n"
     return text + (f"\nNot measured by this config: {', '.join(absent)}\n" if absent else "")
+
+
+def across(metrics, variants, entry) -> str:
+    """A table of entry(metric, variant): variants side by side, or below each other if there are many."""
+    if len(variants) > WIDE:
+        return tables.table([{"variant": v} | {m: entry(m, v) for m in metrics} for v in variants])
+    return tables.table([{"metric": m} | {v: entry(m, v) for v in variants} for m in metrics])
 
 
 def apart(a: list[float], b: list[float]) -> str:
@@ -127,6 +139,30 @@ def curves(study: dict, found: dict) -> dict[str, dict[str, list[tuple[float, fl
     return out
 
 
+def grids(study: dict, found: dict) -> dict[str, tuple[list[str], list[str], np.ndarray]]:
+    """{metric: (rows, columns, means f64[rows, columns])} of the study's grid, NaN in empty cells; without the seconds."""
+    places = {variant: place for variant, place in study["grid"].items() if variant in found}
+    rows, columns = (list(dict.fromkeys(str(place[i]) for place in places.values())) for i in (0, 1))
+    out = {}
+    for metric in named(study, found)[0]:
+        if split(study, metric)[1] == "seconds":
+            continue
+        means = np.full((len(rows), len(columns)), np.nan)
+        for variant, (row, column) in places.items():
+            values = [value(study, run, metric) for run in found[variant].values()]
+            means[rows.index(str(row)), columns.index(str(column))] = np.mean(values)
+        out[metric] = rows, columns, means
+    return out
+
+
+def cells(rows, columns, means) -> str:
+    """A map as a table."""
+    return tables.table([
+        {"": row} | {column: None if math.isnan(x) else float(x) for column, x in zip(columns, line, strict=True)}
+        for row, line in zip(rows, means, strict=True)
+    ])  # fmt: skip
+
+
 def axis(study: dict) -> dict[str, dict[str, float]]:
     """{series: {variant: number}}: one series without a name where the study gives {variant: number}."""
     given = study.get("axis", {})
@@ -134,10 +170,13 @@ def axis(study: dict) -> dict[str, dict[str, float]]:
 
 
 def figures(study: dict, found: dict) -> dict:
-    """{"axis": curves over the study's axis, "against": clouds of its pairs of metrics}: matplotlib figures, as it asks."""
+    """{"axis": curves over the study's axis, "grid": maps, "against": clouds of its pairs of metrics}: matplotlib figures, as
+    it asks."""
     out = {}
     if study.get("axis"):
         out["axis"] = plots.curves(curves(study, found), x=study.get("axis_title", ""))
+    if study.get("grid"):
+        out["grid"] = plots.maps(grids(study, found))
     if study["against"]:
         out["against"] = plots.clouds({pair: pairs(study, found, *pair) for pair in study["against"]})
     return out

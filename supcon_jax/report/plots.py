@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from supcon_jax import storage
 
 MARKS = "osD^vP*X"
@@ -72,6 +74,27 @@ def clouds(panels: Mapping[tuple[str, str], Mapping[str, Sequence[tuple[float, f
             axes.plot(*zip(*points, strict=True), MARKS[at % len(MARKS)], color=f"C{at % 10}", label=name)
         axes.set(xlabel=x, ylabel=y)
     return legend(figure, names)
+
+
+def maps(panels: Mapping[str, tuple[Sequence[str], Sequence[str], object]], columns: int = 3):
+    """A figure of panels, each a map with its numbers in the cells.
+
+    panels: {title: (names of rows, names of columns, f64[rows, columns])}; cells of NaN are left white.
+    Returns a matplotlib Figure.
+    """
+    figure, places = spread(panels, columns)
+    for axes, (title, (rows, names, cells)) in zip(places, panels.items(), strict=True):
+        axes.grid(False)
+        axes.imshow(cells, cmap="Blues", aspect="auto")
+        middle = np.nanmin(cells) + 0.6 * (np.nanmax(cells) - np.nanmin(cells))
+        for (row, column), x in np.ndenumerate(cells):
+            if np.isfinite(x):
+                colour = "white" if x > middle else "black"
+                axes.text(column, row, f"{x:.3g}", ha="center", va="center", fontsize="x-small", color=colour)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize="x-small")
+        axes.set_yticks(range(len(rows)), rows, fontsize="x-small")
+        axes.set(title=title)
+    return figure
 
 
 def spread(panels, columns: int):
