@@ -4,8 +4,8 @@
     python -m supcon_jax.main --config=configs/image.py:byol,mnist5k
     python -m supcon_jax.main --config=configs/image.py:moco_v2,imagenet
 
-Words: a method (simclr supcon moco_v1 moco_v2 moco_v3 byol simsiam swav pcl cpc cmc pirl barlow vicreg;
-supervised: labels alone, no pretraining), then a data set
+Words: a method (simclr supcon moco_v1 moco_v2 moco_v3 byol simsiam swav pcl cpc cmc pirl barlow vicreg, or
+supervised: no pretraining, cross entropy from drawn weights), then a data set
 (shapes, mnist5k, digits, emoji: small networks, minutes on two CPU cores; cifar10, cifar100, stl10, imagenette: ResNet-18, 200
 epochs; imagenet: each paper's own recipe), then what changes it:
     dcl, dclw, debiased, hard, eliminated, attracted    SimCLR with other negatives
@@ -106,7 +106,7 @@ def get_config(word=""):
         ),
     })  # fmt: skip
     view = {"recipe": c.views.get_oneway_ref("recipe"), "change": (), "size": c.data.get_oneway_ref("size"), "norm": ""}
-    labels = {"label_share": 1.0, "only_labelled": False}  # of the stages that learn labels, whatever the encoder was told
+    labels = {"label_share": c.data.get_oneway_ref("label_share"), "only_labelled": True}  # in the place of config.data's
     for name, freeze in (("linear", True), ("finetune", False)):
         c[name] = stage(
             c, method="finetune", steps=500, args={**view, "freeze": freeze, "smoothing": 0.0}, nets={},
@@ -162,13 +162,10 @@ VARIANTS = {
     "eliminated": {"stages": ("simclr",), "simclr": {"args": {"negatives": "eliminated"}}},
     "attracted": {"stages": ("simclr",), "simclr": {"args": {"negatives": "attracted"}}},
     "by_shape": {"data": {"args": {"labels": "shape"}}},
-    "both": {
-        "evals": {
-            "knn": {"every": 0, "on": ("h", "z")},
-            "linear": {"every": 0, "on": ("h", "z"), "sweep": 1, "steps": 100},
-            "spectrum": {"every": 0, "on": ("h", "z"), "views": 2},
-        }
-    },
+    "both": {"evals": {
+        "knn": {"every": 0, "on": ("h", "z")}, "linear": {"every": 0, "on": ("h", "z"), "sweep": 1, "steps": 100},
+        "spectrum": {"every": 0, "on": ("h", "z"), "views": 2},
+    }},
 }
 
 SGD = {"name": "sgd", "lr": 0.12, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0,
@@ -309,6 +306,9 @@ IMAGENET_RECIPES = {
     "vicreg": recipe(
         2048, 1000, lars(0.2, 2048, 1000, end=0.001), args={"recipe": "moco_v3"},
         nets={"project": {"dim": 8192, "hidden": 8192}},
+    ),
+    "supervised": recipe(
+        256, 90, {**STAIRS, "lr": 0.1, "milestones": (30, 60)}, image={"zero": False}, args={"recipe": "crop_flip"},
     ),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Augmentations alone and in pairs, on coloured shapes whose class is the shape: the colour is a short cut unless it is changed.
+"""Augmentations alone and in pairs, on coloured shapes whose class is the shape: unless it is changed, colour is a short cut.
 
 Both views are drawn from what a variant names and from nothing else; without any they are the same picture. Chen et al. 2020
 (arXiv 2002.05709, figure 5) change one view of two and crop both of them first.

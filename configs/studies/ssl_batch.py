@@ -1,5 +1,6 @@
-"""Batch of SimCLR, BYOL and SwAV, and queue of MoCo v2 at a batch of 64; all see as many pictures, so that large batches have few
-steps, at one learning rate.
+"""Batch of SimCLR, BYOL and SwAV, and queue of MoCo v2 at a batch of 64.
+
+All see as many pictures, so that large batches have few steps, at one learning rate.
 """
 
 from supcon_jax.study import REPRESENTATION

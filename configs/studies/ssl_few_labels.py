@@ -1,4 +1,4 @@
-"""Few labels: an encoder from drawn weights, one that SimCLR pretrained on all pictures and is fine-tuned, and the same held fixed.
+"""Few labels: an encoder from drawn weights, one that SimCLR pretrained on all pictures, fine-tuned, and the same held fixed.
 
 The last stage alone is told 1 %, 10 % or all of the labels, some of each class, and sees no other pictures.
 """
@@ -12,7 +12,7 @@ def name(way, share):
 
 
 def told(share):
-    return {"last.data.label_share": share, "last.data.only_labelled": True}
+    return {"last.data.label_share": share}
 
 
 def get_study():

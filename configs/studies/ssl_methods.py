@@ -1,13 +1,13 @@
 """Every method on one budget of pictures, beside an encoder as it was drawn and one that was taught the labels.
 
-The drawn one takes all steps of SimCLR at a rate of 1e-12, so that BatchNorm has its averages and nothing else is learned. Rates,
-temperatures and momenta are those of the small preset, which were not tuned for each method.
+The drawn one takes all steps of SimCLR at a rate of 1e-12, so that BatchNorm has its averages and nothing else is learned.
+Rates, temperatures and momenta are those of the small preset, which were not tuned for each method.
 """
 
 from supcon_jax.study import REPRESENTATION
 
-METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl", "barlow",
-           "vicreg", "supervised")  # fmt: skip
+METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
+           "barlow", "vicreg", "supervised")  # fmt: skip
 
 
 def get_study():

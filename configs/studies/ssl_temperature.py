@@ -1,4 +1,4 @@
-"""Temperature of SimCLR against alignment and uniformity of its projections, and against what a classifier makes of its features."""
+"""Temperature of SimCLR against alignment and uniformity of its codes, and against what a classifier makes of its features."""
 
 from supcon_jax.study import REPRESENTATION
 

@@ -54,11 +54,8 @@ class Part(NamedTuple):
             tree = rename.load(self.tensors, table, like)
         except UserError as error:
             raise UserError(f"{self.name} ({what}): {error}") from None
-        left = [
-            name
-            for name in self.tensors
-            if not name.endswith("num_batches_tracked") and rename.place(name, table) == (None, rename.same)
-        ]
+        left = [name for name in self.tensors if not name.endswith("num_batches_tracked")
+                and rename.place(name, table) == (None, rename.same)]
         count = sum(leaf.size for leaf in jax.tree.leaves(tree["params"]))
         more = f"; {len(left)} tensors have no use here: {rename.shown(left)}" if left else ""
         return tree, f"{self.name}: {what}, {count:,} parameters{more}"
@@ -74,10 +71,8 @@ def encoders(config: dict, name: str, text: Part | None, image: Part | None, voc
     if text:
         known = rows(text, "encoder.weight")
         if known != len(vocab):
-            raise UserError(
-                f"{text.name} was trained with {known} words, the vocabulary beside it has {len(vocab)}: give "
-                "the captions.pickle of the same model"
-            )
+            raise UserError(f"{text.name} was trained with {known} words, the vocabulary beside it has {len(vocab)}: give "
+                            "the captions.pickle of the same model")
         ids = jnp.zeros((1, config["data"]["words"]), jnp.int32)
         like = jax.eval_shape(nets["text"].init, jax.random.key(0), ids, jnp.ones(1, jnp.int32))
         tree, line = text.fill(damsm.text(), like)
@@ -121,16 +116,12 @@ def judges(name: str, discs: list[Part], modules: tuple, like: dict) -> tuple[di
     if discs[0].kind not in ("attngan_d", "dmgan_d"):
         tree, line = discs[0].fill(table(modules[0]), both(params, stats))
         return {"params": tree["params"]}, [line]
-    sides = {
-        part.name: 4 * 2 ** sum(bool(HALVING.fullmatch(n)) and np.ndim(a) == 4 for n, a in part.tensors.items())
-        for part in discs
-    }
+    sides = {part.name: 4 * 2 ** sum(bool(HALVING.fullmatch(n)) and np.ndim(a) == 4 for n, a in part.tensors.items())
+             for part in discs}
     if sorted(sides.values()) != sorted(module.size for module in modules):
         said = ", ".join(f"{file} of {side} px" for file, side in sides.items())
-        raise UserError(
-            f"config.{name}.nets.gen.sizes asks for one discriminator of each of "
-            f"{', '.join(str(m.size) for m in modules)} px, found {said}: give all of them or none"
-        )
+        raise UserError(f"config.{name}.nets.gen.sizes asks for one discriminator of each of "
+                        f"{', '.join(str(m.size) for m in modules)} px, found {said}: give all of them or none")
     made, lines = {"params": {}, "stats": {}}, []
     for module in modules:
         part, own = next(p for p in discs if sides[p.name] == module.size), f"d{module.size}"
@@ -153,10 +144,8 @@ def same_tower(gen: Part, tree: dict) -> None:
         except ValueError:  # not even its axes fit
             same = False
         if not same:
-            raise UserError(
-                f"{gen.name} was trained around another CLIP than the one given: {name} differs; give the "
-                "weights of OpenAI's ViT-B/32"
-            )
+            raise UserError(f"{gen.name} was trained around another CLIP than the one given: {name} differs; give the "
+                            "weights of OpenAI's ViT-B/32")
 
 
 def close(ours, theirs) -> bool:
@@ -194,10 +183,8 @@ def read_clip(config: dict, file) -> tuple[str, dict, dict, str]:
     """
     name = next((name for name in config["stages"] if "clip" in section(config, name).get("frozen", {})), None)
     if name is None:
-        raise UserError(
-            f"{file} holds CLIP: its activation and vocabulary come from a config with a stage that works with "
-            "one, such as --config=configs/cub.py:galip"
-        )
+        raise UserError(f"{file} holds CLIP: its activation and vocabulary come from a config with a stage that works with "
+                        "one, such as --config=configs/cub.py:galip")
     frozen = config[name]["frozen"] | {"clip": str(file)}
     return name, *clip.load(config | {name: config[name] | {"frozen": frozen}}, name)
 
@@ -211,11 +198,9 @@ def shapes(config: dict, name: str, task: core.Task) -> dict:
     """What a stage's task begins with, {"params", "stats", "memory"}, in shape only."""
     side, words = config[name]["size"], config["data"]["words"]
     branches = config[name]["args"].get("branches", 1)
-    batch = {
-        "image": jax.ShapeDtypeStruct((1, branches, side, side, 3), jnp.uint8),
-        "text": jax.ShapeDtypeStruct((1, branches, words), jnp.int32),
-        "text_len": jax.ShapeDtypeStruct((1, branches), jnp.int32),
-    }
+    batch = {"image": jax.ShapeDtypeStruct((1, branches, side, side, 3), jnp.uint8),
+             "text": jax.ShapeDtypeStruct((1, branches, words), jnp.int32),
+             "text_len": jax.ShapeDtypeStruct((1, branches), jnp.int32)}
     return jax.eval_shape(task.init, jax.random.key(0), batch)
 
 
@@ -247,10 +232,8 @@ def towers(config: dict, name: str, workdir: epath.Path, tree: dict, about: dict
     if jax.tree.structure(text) != jax.tree.structure(tree["text"]) or not all(
         np.array_equal(a, b) for a, b in zip(jax.tree.leaves(text), jax.tree.leaves(tree["text"]), strict=True)
     ):
-        raise UserError(
-            f"the generator of {name} was trained with other encoders than config.{name}.frozen.damsm names: "
-            "give the file of those"
-        )
+        raise UserError(f"the generator of {name} was trained with other encoders than config.{name}.frozen.damsm names: "
+                        "give the file of those")
     return found, said, hashes
 
 

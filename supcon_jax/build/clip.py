@@ -51,10 +51,8 @@ def opened(options: dict, where: str) -> tuple[dict, dict, str]:
     vocab = Bpe.load(options["clip_vocab"] or None)
     module = foreign.network(given, act=options["clip_act"], end=vocab.end)
     if len(vocab) > module.text.vocab:
-        raise UserError(
-            f"{path} knows {module.text.vocab} tokens, its vocabulary has {len(vocab)}: give the vocabulary "
-            f"of the same model with --config.{where}.clip_vocab=FILE"
-        )
+        raise UserError(f"{path} knows {module.text.vocab} tokens, its vocabulary has {len(vocab)}: give the vocabulary "
+                        f"of the same model with --config.{where}.clip_vocab=FILE")
     return foreign.load(given, blank(module)), {"nets": {"clip": described(module)}, "vocab": vocab.plain()}, sha
 
 
@@ -89,10 +87,8 @@ def check(config: dict, name: str, module: CLIP, about: dict) -> None:
     image, text, words = module.image, module.text, config["data"]["words"]
     kind = f"a vision transformer of {image.depth} blocks" if isinstance(image, ImageTransformer) else "a ResNet"
     if not isinstance(image, ImageTransformer) or image.depth <= max(TAPS):
-        raise UserError(
-            f"GALIP needs a CLIP with a vision transformer of more than {max(TAPS)} blocks; the file holds one with"
-            f" {kind}: give another"
-        )
+        raise UserError(f"GALIP needs a CLIP with a vision transformer of more than {max(TAPS)} blocks; the file holds one with"
+                        f" {kind}: give another")
     if words > text.length:
         raise UserError(f"config.data.words={words}: this CLIP reads {text.length} at most")
     blocks, most = config[name]["args"].get("blocks", 0), min(image.depth, text.depth)
@@ -101,10 +97,8 @@ def check(config: dict, name: str, module: CLIP, about: dict) -> None:
     before = about["config"][about["stage"]]["args"] if "stage" in about else {}
     seen, rule = (args.get("clip_preproc") for args in (before, config[name]["args"]))
     if seen and seen != rule:
-        raise UserError(
-            f"config.{name}.args.clip_preproc={rule!r}, but the CLIP that it is given was trained with {seen!r}: "
-            "use one for both stages"
-        )
+        raise UserError(f"config.{name}.args.clip_preproc={rule!r}, but the CLIP that it is given was trained with {seen!r}: "
+                        "use one for both stages")
 
 
 def fitted(options: dict, key: str, towers: dict) -> dict:

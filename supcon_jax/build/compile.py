@@ -172,7 +172,9 @@ def frozen_shapes(config: dict, name: str, workdir: epath.Path) -> tuple[dict, d
 def exported(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict]:
     """(weights in shape, what their file says) that a stage would leave for later ones."""
     built = stage.build(config, name, workdir, evaluate=False, towers=frozen_shapes)
-    state = jax.eval_shape(functools.partial(core.init_state, built.task), key_shape(), batch_shapes(built, config[name]))
+    state = jax.eval_shape(
+        functools.partial(core.init_state, built.task), key_shape(), batch_shapes(built, config[name])
+    )
     tree = jax.eval_shape(exports.EXPORTS[config[name]["method"]], state, built.frozen)
     towers = frozen_shapes(config, name, workdir)[1]
     return tree, {"nets": stage.told_nets(config[name], towers), "vocab": plain_words(built.data.vocab)}

@@ -268,3 +268,4 @@ def sampler(context: Context, number: int = 24):
         return pictures.grid(pictures.zoomed(images), columns=8, captions=words)
 
     return draw
+

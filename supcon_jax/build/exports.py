@@ -37,13 +37,8 @@ def export_model(state, towers):
     return {"params": state.params["model"], "stats": state.stats["model"]}
 
 
-EXPORTS = {
-    "damsm": export_damsm,
-    "clip_heads": export_clip,
-    "classifier": export_model,
-    **dict.fromkeys(GENERATORS, export_generator),
-    "galip": export_galip,
-    **dict.fromkeys(pretext.KINDS, pretext.export),
-}
+EXPORTS = {"damsm": export_damsm, "clip_heads": export_clip, "classifier": export_model,
+           **dict.fromkeys(GENERATORS, export_generator), "galip": export_galip,
+           **dict.fromkeys(pretext.KINDS, pretext.export)}
 # what a stage's weights are to those that read them, where it is not the method's name
 KINDS = {"clip_heads": "clip", **pretext.KINDS}

@@ -236,3 +236,4 @@ def wanted(context: Pictures) -> tuple[list[str], list[str]]:
             network(one, config["networks"])
         found.append(name)
     return found, lines
+

@@ -166,16 +166,13 @@ def build(config: dict | None, found: Found, source: str) -> tuple[list[Made], l
     if not set(found.parts) - {"inception", "resnet"}:
         return made, lines
     if config is None:
-        raise UserError(
-            f"--config is missing: {source} holds {', '.join(kinds.KINDS[kind][0] for kind in found.parts)}, "
-            "whose sizes and stage a config tells, such as --config=configs/cub.py:attngan"
-        )
+        raise UserError(f"--config is missing: {source} holds {', '.join(kinds.KINDS[kind][0] for kind in found.parts)}, "
+                        "whose sizes and stage a config tells, such as --config=configs/cub.py:attngan")
     gan, towers, about = generator(config, found), {}, {}
     if part := found.one("clip"):
         name, towers["clip"], about["clip"], _ = adopt.read_clip(config, found.files[part.name])
-        made.append(
-            Made("clip", towers["clip"], about["clip"] | {"kind": "clip", "config": stage.known(config), "stage": name})
-        )
+        made.append(Made("clip", towers["clip"], about["clip"] | {
+            "kind": "clip", "config": stage.known(config), "stage": name}))
         lines.append(f"{part.name}: CLIP")
     if found.one("text_encoder") or found.one("image_encoder"):
         name, towers["damsm"], told = damsm(config, found, source, alone=gan is None)
@@ -213,10 +210,8 @@ def frozen(config: dict, name: str, needed: str) -> tuple[dict, dict]:
     place = config[name]["frozen"][needed]
     if not place or place.startswith("stage:"):
         more = "text_encoder*.pth and captions.pickle" if needed == "damsm" else "the file of its CLIP"
-        raise UserError(
-            f"the generator of {name} listens to a text encoder: put {more} beside it, or give "
-            f"--config.{name}.frozen.{needed}=FILE"
-        )
+        raise UserError(f"the generator of {name} listens to a text encoder: put {more} beside it, or give "
+                        f"--config.{name}.frozen.{needed}=FILE")
     return stage.load_frozen(config, name, epath.Path("."))[:2]
 
 
@@ -227,9 +222,8 @@ def generator(config: dict, found: Found) -> tuple[str, Part, list[Part]] | None
     if len(gens) > 1:
         raise UserError(f"{' and '.join(found.parts[k][0].name for k in gens)} are generators of two GANs: convert one by one")
     for kind in (*gens, *discs):
-        name = method_stage(
-            config, kind.removesuffix("_g").removesuffix("_d"), f"{found.parts[kind][0].name}, {kinds.KINDS[kind][0]}"
-        )
+        name = method_stage(config, kind.removesuffix("_g").removesuffix("_d"), f"{found.parts[kind][0].name}, "
+                            f"{kinds.KINDS[kind][0]}")
     if not gens:
         if discs:
             raise UserError(f"{found.parts[discs[0]][0].name} is a discriminator: put its generator beside it")
@@ -246,9 +240,8 @@ def method_stage(config: dict, method: str, what: str) -> str:
         runs = [name for name in config if adopt.section(config, name).get("method") == method]
     if not runs:
         trained = ", ".join(config[name]["method"] for name in config["stages"])
-        raise UserError(
-            f"found {what}; this config is for {trained}: give one for {method}, such as --config=configs/cub.py:{method}"
-        )
+        raise UserError(f"found {what}; this config is for {trained}: give one for {method}, such as "
+                        f"--config=configs/cub.py:{method}")
     return runs[0]
 
 
@@ -261,9 +254,8 @@ def write(made: list[Made], vocab: Vocab | None, place: epath.Path) -> Iterator[
     if place.suffix in (".safetensors", ".json"):
         names = [item.name for item in made] or ["a vocabulary"]
         if len(names) > 1 or not made or place.suffix == ".json":
-            raise UserError(
-                f"--to={place}: {' and '.join(names)} were found: name a folder{'' if made else ' or a .json file'}"
-            )
+            raise UserError(f"--to={place}: {' and '.join(names)} were found: name a folder"
+                            f"{'' if made else ' or a .json file'}")
         weights.save(place, made[0].tree, made[0].about)
         yield f"{made[0].name} lies in {place}"
         return

@@ -116,10 +116,8 @@ def shapes_classifier(path: str) -> Network:
 def cub_ours(path: str) -> Network:
     if not path or not storage.place(path).is_file():
         missing = f" ({path} is missing)" if path else ""
-        raise UserError(
-            "network cub_ours needs the weights.safetensors that --config=configs/cub.py:classifier trains: give "
-            f"--config.networks.cub_ours=FILE{missing}"
-        )
+        raise UserError("network cub_ours needs the weights.safetensors that --config=configs/cub.py:classifier trains: give "
+                        f"--config.networks.cub_ours=FILE{missing}")
     module, variables, about, sha = classifier_file(path)
     if about["config"]["data"]["name"] != "cub" or about["nets"]["image"]["net"] != "inception_classifier":
         raise UserError(f"{path} is no classifier of birds: give what --config=configs/cub.py:classifier trains")

@@ -26,7 +26,9 @@ def below(towers: dict) -> dict:
     towers: what their weight files say.
     """
     return {
-        prefix + name: options for key, prefix in FROM.items() for name, options in towers.get(key, {}).get("nets", {}).items()
+        prefix + name: options
+        for key, prefix in FROM.items()
+        for name, options in towers.get(key, {}).get("nets", {}).items()
     }
 
 

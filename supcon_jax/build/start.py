@@ -32,10 +32,8 @@ def given(config: dict, name: str, workdir: epath.Path, source: str | None) -> C
     path = model.find(source, (config[name]["method"],))
     tree, _, sha = weights.load(path, config[name]["method"])
     if "gen" in tree and "disc" not in tree:
-        raise UserError(
-            f"{path} holds a generator without discriminators, which would unlearn against new ones: convert it "
-            "together with their files"
-        )
+        raise UserError(f"{path} holds a generator without discriminators, which would unlearn against new ones: convert it "
+                        "together with their files")
     if before and before["sha256"] != sha or not before and (workdir / name / "config.json").exists():
         began = f"from {before['from']}" if before else "from drawn weights"
         raise UserError(f"{workdir / name} was started {began}, not from {path}: use another --workdir")

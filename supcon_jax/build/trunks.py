@@ -51,10 +51,8 @@ def load(config: dict, name: str, key: str) -> tuple[dict, dict, str] | None:
     options, place = config[name]["nets"][OF[key]], config[name]["frozen"][key]
     kind = options["net"]
     if place and kind not in READ:
-        raise UserError(
-            f"config.{name}.frozen.{key}={place!r}, but config.{name}.nets.{OF[key]}.net={kind!r} has no trunk: "
-            f"leave it empty, or use one of {', '.join(READ)}"
-        )
+        raise UserError(f"config.{name}.frozen.{key}={place!r}, but config.{name}.nets.{OF[key]}.net={kind!r} has no trunk: "
+                        f"leave it empty, or use one of {', '.join(READ)}")
     if kind not in PRETRAINED and not (kind in ANEW and (fixed(config, name, key) or place)):
         return None
     if (kind in TEXTS) != (key == "text_trunk"):
@@ -62,10 +60,8 @@ def load(config: dict, name: str, key: str) -> tuple[dict, dict, str] | None:
     found = READ[kind](config, name, place)
     length = found[1].get("trunk", {}).get("length", config["data"]["words"])
     if key == "text_trunk" and not 3 <= config["data"]["words"] <= length:
-        raise UserError(
-            f"config.data.words={config['data']['words']}: {kind} reads 3 to {length} tokens, two of which begin "
-            "and end the text"
-        )
+        raise UserError(f"config.data.words={config['data']['words']}: {kind} reads 3 to {length} tokens, two of which begin "
+                        "and end the text")
     return found
 
 
@@ -115,16 +111,12 @@ def bert(config: dict, name: str, place: str):
     folder = storage.place(place) if place else storage.place(fetch.home()) / "minilm"
     path = folder / "model.safetensors"
     if not path.is_file():
-        raise UserError(
-            f"{path} is missing: python -m supcon_jax.data.fetch minilm, or give a folder with a BERT as Hugging "
-            f"Face keeps it: --config.{name}.frozen.text_trunk=DIR"
-        )
+        raise UserError(f"{path} is missing: python -m supcon_jax.data.fetch minilm, or give a folder with a BERT as Hugging "
+                        f"Face keeps it: --config.{name}.frozen.text_trunk=DIR")
     fields, vocab = foreign_bert.fields(folder / "config.json"), WordPiece.load(folder)
     if len(vocab) > fields["vocab"]:
-        raise UserError(
-            f"{folder}: vocab.txt has {len(vocab)} pieces, config.json tells of {fields['vocab']}: take both from "
-            "the same model"
-        )
+        raise UserError(f"{folder}: vocab.txt has {len(vocab)} pieces, config.json tells of {fields['vocab']}: take both from "
+                        "the same model")
     with storage.local(path) as file:
         tree = rename.load(tensors.read(file), foreign_bert.huggingface(), blank(fields))
         return tree, {"trunk": fields, "vocab": vocab.plain()}, tensors.sha256(file)
@@ -134,10 +126,8 @@ def clip_tower(config: dict, name: str, place: str, tower: str):
     key = next(key for key, of in OF.items() if of == tower)
     if not place or not storage.place(place).is_file():
         missing = f" ({place} is missing)" if place else ""
-        raise UserError(
-            f"{name}.nets.{tower}.net='clip_{tower}' needs a pretrained CLIP (.safetensors, .pth): give "
-            f"--config.{name}.frozen.{key}=FILE{missing}"
-        )
+        raise UserError(f"{name}.nets.{tower}.net='clip_{tower}' needs a pretrained CLIP (.safetensors, .pth): give "
+                        f"--config.{name}.frozen.{key}=FILE{missing}")
     tree, about, sha = clip.opened(config[name]["frozen"] | {"clip": place}, f"{name}.frozen")
     return *half(tree, about, tower), sha
 
