@@ -53,7 +53,10 @@ def cmc(
         raise ValueError(f"graph={graph!r}: use core or full")
 
     def view(batch, key):
-        return towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0][:, 0]
+        x = towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0]
+        if batch["image"].shape[1] == 1:
+            return x[:, 0]
+        return jnp.concatenate([x[:, 0, ..., :1], x[:, 1, ..., 1:]], axis=-1)  # one's lightness, the other's colour
 
     def init(key, batch):
         params, stats = towers.begin(nets, key, view(batch, key), NETS)

@@ -41,7 +41,11 @@ def cpc(
     """
 
     def view(batch, key):
-        return towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0][:, 0]
+        x = towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0]
+        if batch["image"].shape[1] == 1:
+            return x[:, 0]
+        above = (jnp.arange(size) < size // 2)[None, :, None, None]
+        return jnp.where(above, x[:, 0], x[:, 1])  # the upper half of one, the lower of the other
 
     def init(key, batch):
         params, stats = towers.begin(nets, key, view(batch, key), NETS)
