@@ -1,6 +1,7 @@
 """Every preset is built and traced through a step, full size included."""
 
 import functools
+import inspect
 import pathlib
 
 import jax
@@ -9,8 +10,9 @@ import pytest
 
 from data.layouts import all_layouts
 from supcon_jax import config, core
-from supcon_jax.build import clip, stage
-from supcon_jax.build.names import GENERATORS, net
+from supcon_jax.build import clip, compile, stage
+from supcon_jax.build.names import GENERATORS, net, resolve
+from supcon_jax.methods import METHODS as FUNCTIONS
 
 FULL = {
     "shapes": ("", "plain", "quick", "scenes", "twin", "long", "dmgan", "dfgan", "ssagan", "galip", "flow", "classifier",
@@ -20,6 +22,16 @@ FULL = {
     "emoji": ("", "plain", "multi", "small", "quick", "dmgan", "dfgan", "ssagan", "damsm", "attngan"),
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),
 }  # fmt: skip
+METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
+           "barlow", "vicreg")  # fmt: skip
+VARIANTS = ("dcl", "dclw", "debiased", "hard", "eliminated", "attracted")
+SETS = ("shapes", "mnist5k", "digits", "emoji", "cifar10", "cifar100", "stl10", "imagenette", "imagenet")
+SECOND = ("simclr,linear", "cmc,linear", "swav,finetune", "cpc,finetune", "moco_v2,seed", "byol,compress")
+IMAGES = [*METHODS, *VARIANTS, "", "linear", *(f"{word},tiny" for word in (*METHODS, *SECOND))]
+IMAGES += [f"supcon,{name},tiny" for name in SETS]
+LARGE = [f"{word},{name}" for name in ("cifar10", "imagenet") for word in METHODS]
+LARGE += ["simclr,imagenette", "byol,stl10", "moco_v2,imagenet,linear", "supcon,cifar100"]
+PUBLISHED_IMAGES = ("simclr,imagenet", "moco_v2,imagenet", "swav,imagenet")  # those that stand for all
 PRESETS = [f"{name}:{word}" for name, words in FULL.items() for word in words]
 PRESETS += [f"{name}:{','.join(filter(None, (word, 'tiny')))}" for name, words in FULL.items() for word in words]
 WORDS = ("<end>", "this", "bird", "is", "red")
@@ -51,7 +63,9 @@ def abstract_towers(plain, name, workdir):
             heads = array(512, plain["clip_heads"]["args"]["dim"])
             tree = {**tree, "heads": {"image": heads, "text": heads}}
         return {"clip": tree}, {"clip": about}, {}
-    nets = plain["damsm"]["nets"]
+    if {"encoder", "teacher"} & set(places):
+        return compile.frozen_shapes(plain, name, workdir)
+    nets = plain.get("damsm", {}).get("nets")
     if "damsm" in places:
         size = plain["damsm"]["size"]
         image = variables(net(nets["image"], "image"), array(1, size, size, 3))
@@ -67,14 +81,23 @@ def abstract_towers(plain, name, workdir):
 def built(preset, roots, tmp_path, monkeypatch):
     """(plain config, {stage: built Stage}) of a preset on generated files, with abstract frozen towers."""
     name, _, word = preset.partition(":")
-    settings = {"data.root": str(roots["folder multi" if preset.startswith("folder:multi") else name])}
+    files = {"image": "emoji", "folder": "folder multi" if preset.startswith("folder:multi") else "folder"}
+    settings = {"data.root": str(roots[files.get(name, name)])}
     settings |= {"data.args.records": "130"} if name == "shapes" else {}
     plain = config.plain(config.override(config.load(f"configs/{preset}".replace(":", ".py:")), settings))
+    if name == "image" and plain["data"]["name"] != "emoji":
+        plain["data"] |= drawn(len(plain["stages"]) == 1 and max(plain[plain["stages"][0]]["args"].get("counts", (0,))))
     monkeypatch.setattr(stage, "load_frozen", abstract_towers)
     made = {}
     for part in plain["stages"]:
         made[part] = stage.build(plain, part, tmp_path, evaluate=False)
     return plain, made
+
+
+def drawn(least):
+    """Coloured shapes in the place of a set that lies in files, at least so many."""
+    args = {"size": 32, "records": max(160, least + 1), "seed": 0, "labels": "single", "scenes": False, "objects": 2}
+    return {"name": "shapes", "args": args, "train": "train", "test": "test", "crop": "resize"}
 
 
 def zeros(plain, part, data):
@@ -88,6 +111,9 @@ def zeros(plain, part, data):
     )
     labels = data.train.labels
     label = array(n, v, data.classes) if labels is not None and labels.ndim == 2 else array(n, v, dtype=jnp.int32)
+    if not plain["data"]["text"]:
+        index = array(n, v, dtype=jnp.int32)
+        return {"image": array(n, v, size, size, 3, dtype=jnp.uint8), "label": label, "index": index}
     text = {"text": array(n, v, words, dtype=jnp.int32), "text_len": array(n, v, dtype=jnp.int32)}
     return {"image": array(n, v, size, size, 3, dtype=jnp.uint8), **text, "label": label, "index": array(n, v, dtype=jnp.int32)}
 
@@ -131,7 +157,17 @@ def check_traced(plain, part, made):
 TRACED = ("cub:plain,tiny", "cub:dfgan,tiny", "shapes:plain,ssagan,tiny", "shapes:classifier", "folder:multi,tiny")
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+def marked(word):
+    """ImageNet's recipes are large, and PCL's needs more records than it has clusters, which takes a minute to make."""
+    if word not in LARGE:
+        return ()
+    return pytest.mark.long if word.endswith(("imagenet", "linear")) and word not in PUBLISHED_IMAGES else pytest.mark.slow
+
+
+LISTED_IMAGES = [pytest.param(f"image:{word}", marks=marked(word)) for word in (*IMAGES, *LARGE)]
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, *LISTED_IMAGES])
 def test_every_preset_is_built(preset, roots, tmp_path, monkeypatch):
     plain, made = built(preset, roots, tmp_path, monkeypatch)
     assert list(made) == plain["stages"]
@@ -164,6 +200,22 @@ def test_a_step_of_every_full_preset_can_be_traced(preset, roots, tmp_path, monk
         check_traced(plain, part, found)
 
 
+@pytest.mark.parametrize("preset", [pytest.param(f"image:{word}", marks=marked(word) or pytest.mark.slow)
+                                    for word in (*IMAGES, *LARGE)])  # fmt: skip
+def test_a_step_of_every_method_of_pictures_can_be_traced(preset, roots, tmp_path, monkeypatch):
+    plain, made = built(preset, roots, tmp_path, monkeypatch)
+    for part, found in made.items():
+        check_traced(plain, part, found)
+
+
+def test_arguments_of_every_method_are_listed():
+    """What a preset lists is what a task takes: on the command line only what stands there can be changed."""
+    plain = config.plain(config.load("configs/image.py"))
+    for name in (*METHODS, "linear", "finetune", "student"):
+        function = resolve(FUNCTIONS, plain[name]["method"], name)
+        assert set(plain[name]["args"]) == set(list(inspect.signature(function).parameters)[3:]), name
+
+
 def test_every_preset_is_listed_here():
     import importlib.util
 
@@ -171,4 +223,6 @@ def test_every_preset_is_listed_here():
         spec = importlib.util.spec_from_file_location(f"listed_{path.stem}", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        assert set(module.PRESETS) <= {*FULL[path.stem], "tiny"}, f"{path.name}: add the new preset to FULL"
+        images = {word for words in IMAGES for word in words.split(",")}
+        known, listed = (module.presets([]), images) if path.stem == "image" else (module.PRESETS, FULL[path.stem])
+        assert set(known) <= {*listed, "tiny"}, f"{path.name}: add the new preset to FULL"

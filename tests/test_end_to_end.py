@@ -64,6 +64,27 @@ def test_two_steps_of_both_stages_end_to_end(case, roots, tmp_path, caplog, caps
     check_run(path, roots[root], tmp_path / "w", caplog, capsys, *more)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words,stages", [("simclr,linear", ("simclr", "linear")), ("pcl", ("pcl",))])
+def test_two_steps_of_pictures_alone(words, stages, tmp_path, caplog, capsys):
+    """A method and its second stage; one that clusters before its first step. Twice: the second time all is there."""
+    argv = (f"--config=configs/image.py:{words},tiny", f"--workdir={tmp_path / 'w'}", "--config.mesh.data=1")
+    with caplog.at_level(logging.INFO, "supcon_jax"):
+        assert runs.command(*argv)[0] == 0, capsys.readouterr().err
+    assert caplog.text.count("pcl: refresh before step 0") == (words == "pcl")
+    for part in stages:
+        said = runs.done(tmp_path / "w", part)
+        assert said["steps"] == 2 and said["skipped"] == 0 and any(key.startswith("knn/") for key in said["numbers"])
+        lines = [json.loads(line) for line in (tmp_path / "w" / part / "metrics.jsonl").read_text().splitlines()]
+        losses = [line["model/loss"] for line in lines if "model/loss" in line]
+        assert len(losses) == 2 and all(isinstance(value, float) for value in losses)
+        assert all("probe/right_percent" in line for line in lines if "model/loss" in line) == (part != "linear")
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "supcon_jax"):
+        assert runs.command(*argv)[0] == 0
+    assert caplog.text.count("finished before (2 steps), skipped") == len(stages)
+
+
 @pytest.mark.data
 def test_two_steps_on_the_real_emoji(tmp_path, caplog, capsys):
     root = pathlib.Path(os.environ.get("SUPCON_DATA", pathlib.Path.home() / ".cache" / "supcon_jax" / "data")) / "emoji"

@@ -1,0 +1,78 @@
+"""Every method of one modality on one device and on eight: the same steps."""
+
+import jax
+import numpy as np
+import pytest
+
+from gans import tiny
+from methods import unimodal_world as w
+from methods.test_finetune import encoder
+from methods.test_student import tower
+from supcon_jax import shard
+from supcon_jax.build import pretext
+from supcon_jax.methods.probe import probed
+from supcon_jax.train import loop
+
+CASES = {
+    "simclr": {"slices": 1}, "simclr sliced": {"slices": 2}, "simclr eliminated": {"negatives": "eliminated", "most": 3},
+    "supcon": {}, "supcon capped": {"positives": 1}, "moco": {}, "moco3": {}, "byol": {},
+    "simsiam": {}, "swav": {"queue_start": 1}, "pcl": {"start": 0}, "cmc": {"form": "nce", "negatives": "per_anchor"},
+    "pirl": {}, "cpc": {}, "barlow": {}, "vicreg": {}, "student seed": {},
+    "student compress": {"kind": "compress", "temperature": 0.3}, "finetune linear": {"freeze": True}, "finetune": {},
+}  # fmt: skip
+GROUPS = {"moco": 2, "simclr sliced": 2}
+PLAIN = ("finetune linear",)  # the others take longer
+STEPS, B = 5, 16
+
+
+def task_of(case, devices):
+    """(task, frozen towers) with an online probe beside it."""
+    name = case.split()[0]
+    nets = w.nets_of(name, groups=GROUPS[case]) if case in GROUPS else None
+    more = {"queue": 2 * B} if name in ("moco", "swav", "pcl", "student") else {}
+    if "drawn" in w.OPTIONS[name]:
+        more["drawn"] = 8
+    task = w.made(name, devices, nets=nets, tx=tiny.keeping(0.02)["model"], **{**more, **CASES[case]})
+    if name == "finetune":
+        return pretext.started(task, {"x": {"args": {"freeze": False, **CASES[case]}}}, "x", encoder())
+    return probed(task, tiny.keeping(0.5)["model"], w.CLASSES), tower() if name == "student" else {}
+
+
+def end(case, devices):
+    """State and metrics after five steps on so many devices, with a refresh before the third where there is one."""
+    task, frozen = task_of(case, devices)
+    mesh = shard.data_mesh(devices)
+    state = shard.lay(w.begin(task, w.pictures(n=B)), mesh)
+    step, frozen = loop.stepper(task, mesh, state), shard.lay(frozen, mesh)
+    for at in range(STEPS):
+        if task.refresh and at == 2:
+            kept = jax.tree.map(lambda leaf: leaf.sharding, state)
+            state = jax.device_put(task.refresh.fn(state, frozen, records(mesh)), kept)
+        state, metrics = step(state, frozen, shard.place(w.pictures(at, n=B), mesh))
+    return jax.device_get(state), jax.device_get(metrics)
+
+
+def records(mesh):
+    images = np.random.default_rng(9).integers(0, 256, (2 * B, 1, w.SIZE, w.SIZE, 3)).astype(np.uint8)
+    index = np.where(np.arange(2 * B) < w.RECORDS, np.arange(2 * B), -1).astype(np.int32)[:, None]
+    for at in (0, B):
+        yield shard.place({"image": images[at : at + B], "index": index[at : at + B]}, mesh)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in PLAIN else pytest.mark.slow) for c in CASES])
+def test_training_does_not_depend_on_the_devices(case):
+    (one, told), (eight, said) = end(case, 1), end(case, 8)
+    for part in ("params", "stats", "memory"):
+        got, want = (jax.tree_util.tree_leaves_with_path(getattr(state, part)) for state in (eight, one))
+        assert len(got) == len(want)
+        for (path, a), (_, b) in zip(got, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=f"{part}{jax.tree_util.keystr(path)}")
+    assert set(told) == set(said) and int(one.skipped[0]) == 0
+    for name, value in told.items():
+        np.testing.assert_allclose(said[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+    begun = w.begin(task_of(case, 1)[0], w.pictures(n=B))
+    assert w.tiny.far(one.params, begun.params) > 1e-3  # something was learned
+
+
+def test_every_method_is_here():
+    assert {case.split()[0] for case in CASES} == {*w.NAMES, "student", "finetune"}
