@@ -141,12 +141,13 @@ def presets(words) -> dict:
     taught = {"stages": (first, "student"), "student": {"frozen": {"teacher": f"stage:{first}"}}}
     compress = {**taught, "student": {**taught["student"], "args": {"kind": "compress", "temperature": 0.04}}}
     students = {"seed": taught, "compress": compress}
-    return {**alone, **second, **students, **DATA, **VARIANTS, "imagenet": IMAGENET_RECIPES, "tiny": TINY}
+    return {**alone, **second, **students, **DATA, **VARIANTS, "imagenet": IMAGENET_RECIPES, "tiny": tiny(words)}
 
 
-def every(change, names=METHODS):
-    """The same change for each method."""
-    return {name: change for name in names}
+def tiny(words) -> dict:
+    """Sizes of tests. Only the coloured shapes can be so few as one likes; other sets are as large as they are."""
+    drawn = not set(words) & ({*DATA, "imagenet"} - {"shapes"})
+    return TINY | ({"data": {"args": {"records": 160}}} if drawn else {})
 
 
 def fixed(name, **args):
@@ -315,11 +316,14 @@ IMAGENET_RECIPES = {
 SLIM = {"project": {"dim": 8}}
 SLIM_HIDDEN = {"project": {"dim": 8, "hidden": 8}}
 SLIM_PREDICT = {**SLIM_HIDDEN, "predict": {"dim": 8, "hidden": 8}}
+GRIDS = {"net": "patch_grid", "kind": "conv", "depth": 3, "width": 4, "patch": 8, "stride": 4, "norm": "layer", "groups": 1}
+LABS = {"net": "lab_trunk", "kind": "conv", "depth": 3, "width": 4, "stem": "small", "zero": False, "groups": 1}
+SMALL = {"cpc": GRIDS, "cmc": LABS}
 TINY = {
     "batch": 16, "eval_batch": 32,
-    "data": {"args": {"records": 160}},
     "every": {"log": 1, "save": 2},
-    **{name: {"steps": 2, "nets": {"image": {"width": 4}, **nets}, "args": args} for name, nets, args in (
+    **{name: {"steps": 2, "nets": {"=image": SMALL.get(name, {**CONV, "width": 4}), **nets}, "args": args}
+       for name, nets, args in (
         ("simclr", SLIM, {}), ("supcon", SLIM, {}),
         ("moco_v1", SLIM, {"queue": 32}), ("moco_v2", SLIM, {"queue": 32}), ("moco_v3", SLIM_PREDICT, {}),
         ("byol", SLIM_PREDICT, {}), ("simsiam", SLIM_PREDICT, {}),
