@@ -7,16 +7,39 @@ import pytest
 from supcon_jax import config, study
 from supcon_jax.build import stage
 
-STUDIES = sorted(path.stem for path in (pathlib.Path(study.__file__).parent.parent / "configs" / "studies").glob("*.py"))
+FOLDER = pathlib.Path(study.__file__).parent.parent / "configs" / "studies"
+STUDIES = sorted(path.stem for path in FOLDER.glob("*.py"))
+PICTURES = [name for name in STUDIES if name.startswith("ssl_")]  # of contrast within pictures
+MAP = 22  # variants of a map
 
 
-@pytest.mark.parametrize("name", sorted({*STUDIES} - {"scenes", "vocabulary"}))  # those are of shapes alone
+@pytest.mark.parametrize("name", sorted({*STUDIES} - {"scenes", "vocabulary", *PICTURES}))  # those are of shapes alone
 @pytest.mark.parametrize("other", ["configs/cub.py", "configs/coco.py:dfgan", "configs/emoji.py:small,quick"])
 def test_every_study_is_one_flag_away_from_other_data(name, other, tmp_path):
     found = study.load(f"configs/studies/{name}.py", other)
     plain = [study.configured(found, variant, 0, tmp_path) for variant in found["variants"]]
     assert len({config.digest(one) for one in plain}) == len(plain) and not found["prompts"]
     assert all(one["stages"][-1] == found["stage"] for one in plain)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_study_of_pictures_is_one_flag_away_from_other_data(name, tmp_path):
+    first = study.load(f"configs/studies/{name}.py")["config"].partition(":")[2].split(",")[0]
+    found = study.load(f"configs/studies/{name}.py", f"configs/image.py:{first},mnist5k,tiny,both")
+    plain = [study.configured(found, variant, 0, tmp_path) for variant in found["variants"]]
+    assert len({config.digest(one) for one in plain}) == len(plain)
+    assert all(one["data"]["name"] == "mnist5k" for one in plain)
+
+
+def test_a_variant_of_another_method_is_scored_by_its_own_last_stage(tmp_path):
+    found = study.load("configs/studies/ssl_few_labels.py", "configs/image.py:simclr,shapes,tiny")
+    stages = {name: study.configured(found, name, 0, tmp_path) for name in found["variants"]}
+    assert list(stages["scratch_1"]["stages"]) == ["supervised"]
+    assert list(stages["finetune_1"]["stages"]) == ["simclr", "finetune"]
+    assert stages["linear_10"]["linear"]["data"] == {"label_share": 0.1, "only_labelled": True}
+    assert stages["linear_10"]["data"]["label_share"] == 1  # the pretraining sees all pictures
+    before = {config.digest(stage.depends(one, "simclr")) for name, one in stages.items() if "scratch" not in name}
+    assert len(before) == 1  # so it is made once
 
 
 def test_studies_of_one_config_can_share_a_folder(tmp_path):
@@ -36,11 +59,11 @@ def test_studies_of_one_config_can_share_a_folder(tmp_path):
 def test_every_shipped_study_is_within_its_config(name, tmp_path):
     """Every variant's keys exist, no variant is another one twice, and none is more than two values from the others."""
     found = study.load(f"configs/studies/{name}.py")
-    assert found["title"] and 2 <= len(found["variants"]) <= 11
+    assert found["title"] and 2 <= len(found["variants"]) <= (MAP if name in PICTURES else 11)
     plain = [study.configured(found, variant, 0, tmp_path) for variant in found["variants"]]
     assert len({config.digest(one) for one in plain}) == len(plain)
-    assert all(len(changes) <= 2 for changes in found["variants"].values())
+    assert all(len({*changes} - {"words"}) <= (3 if name in PICTURES else 2) for changes in found["variants"].values())
     for one in plain:
-        assert list(one["stages"])[-1] == found["stage"]
+        assert found["stage"] in (list(one["stages"])[-1], "last")
         for part in one["stages"]:
             assert stage.depends(one, part)

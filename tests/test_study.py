@@ -146,6 +146,7 @@ def test_a_study_without_a_key(capsys, tmp_path, key):
     "changes,said",
     [({"reference": "none"}, "reference='none' must be one of the variants scl, no_scl"),
      ({"axis": {"scl": 1, "none": 2}}, "axis names none, and the variants are scl, no_scl"),
+     ({"grid": {"none": ("a", "b")}}, "grid names none, and the variants are scl, no_scl"),
      ({"pairs": ("scl", "no_scl")}, "pairs is no key of a study; it may have against, all"),
      ({"config": "configs/none.py"}, "no config file configs/none.py"),
      ({"stage": "damsm"}, "study: stage 'damsm' is not among those run: attngan"),
@@ -219,6 +220,24 @@ def test_runs_of_equal_seed_and_first_stage_share_it(tmp_path, trained):
         assert f"![{name}](STUDY_{name}.png)" in text and (tmp_path / "w" / f"STUDY_{name}.svg").stat().st_size > 1000
     made = len(trained)
     assert called(tmp_path) == 0 and len(trained) == made
+
+
+def test_variants_of_other_stages_are_scored_by_their_own_last_one(tmp_path, trained):
+    changes = {
+        "stage": "last", "metrics": ["m", "first:m"], "all": {"last.steps": 7}, "grid": {"a": ("x", "x"), "b": ("x", "y")},
+        "variants": {"a": {"first.args.scl": 0.5}, "b": {"words": "damsm", "last.args.scl": 0.2}},
+    }  # fmt: skip
+    assert called(tmp_path, changes=changes) == 0
+    assert [(name, part) for name, part, seed in trained if not seed] == [("a", "damsm"), ("a", "attngan"), ("b", "damsm")]
+    steps = {part: json.loads((tmp_path / "w" / part / "config.json").read_text()) for part in
+             ("a/seed0/damsm", "a/seed0/attngan", "b/seed0/damsm")}  # fmt: skip
+    assert steps["a/seed0/damsm"]["damsm"]["steps"] == 2 and steps["a/seed0/attngan"]["attngan"]["steps"] == 7
+    assert steps["b/seed0/damsm"]["damsm"]["steps"] == 7
+    text = (tmp_path / "w" / "STUDY.md").read_text()
+    assert "`a` is damsm 2 steps of batch 8, attngan 7 steps of batch 8" in text
+    assert "| b | words=damsm, damsm.args.scl=0.2 |" in text
+    assert "| m | 6.5 | 2.7 |" in text and "| first:m | 6 | 2.7 |" in text  # 10 * 0.5 + 1, 10 * 0.2 + 0.2, and the seed
+    assert "`m`:\n\n|  | x | y |\n|---|---:|---:|\n| x | 6.5 | 2.7 |\n" in text
 
 
 def test_a_stage_is_shared_only_with_equal_numbers(tmp_path, trained):

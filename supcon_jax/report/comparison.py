@@ -85,7 +85,7 @@ def tabulate(study: dict, found: dict) -> str:
     if others:
         differences = across(metrics, others, lambda m, v: apart(series[m, v], series[m, reference]))
         text += f"Less `{reference}`, paired by seed, with 95 % intervals:\n\n{differences}"
-    for x, y in study.get("against", ()):
+    for x, y in facing(study, found):
         text += f"\n{together(study, found, x, y)}\n"
     return text + (f"\nNot measured by this config: {', '.join(absent)}\n" if absent else "")
 
@@ -104,6 +104,17 @@ def apart(a: list[float], b: list[float]) -> str:
 def pairs(study: dict, found: dict, x: str, y: str) -> dict[str, list[tuple[float, float]]]:
     """{variant: [(x, y) of each run]}."""
     return {v: [(value(study, run, x), value(study, run, y)) for run in runs.values()] for v, runs in found.items()}
+
+
+def facing(study: dict, found: dict) -> list[tuple[str, str]]:
+    """The study's pairs of metrics; where `lenient` allows it, without those that some run did not measure."""
+    runs = [run for seeds in found.values() for run in seeds.values()]
+
+    def measured(metric):
+        stage, name = split(study, metric)
+        return all(name in run.get(stage, ()) for run in runs)
+
+    return [pair for pair in study.get("against", ()) if not study.get("lenient") or all(map(measured, pair))]
 
 
 def together(study: dict, found: dict, x: str, y: str) -> str:
@@ -177,6 +188,6 @@ def figures(study: dict, found: dict) -> dict:
         out["axis"] = plots.curves(curves(study, found), x=study.get("axis_title", ""))
     if study.get("grid"):
         out["grid"] = plots.maps(grids(study, found))
-    if study["against"]:
-        out["against"] = plots.clouds({pair: pairs(study, found, *pair) for pair in study["against"]})
+    if facing(study, found):
+        out["against"] = plots.clouds({pair: pairs(study, found, *pair) for pair in facing(study, found)})
     return out

@@ -204,6 +204,45 @@ def test_encoders_come_from_the_stage_or_a_file_with_their_digest(tmp_path):
         stage.load_frozen(plain("attngan.frozen.damsm="), "attngan", tmp_path)
 
 
+def test_an_encoder_that_nobody_gives_is_drawn_where_it_has_a_net_and_learns(tmp_path):
+    config = plain(path="configs/image.py:supervised,tiny")
+    assert stage.load_frozen(config, "supervised", tmp_path) == ({}, {}, {})
+    fixed = plain("supervised.args.freeze=True", path="configs/image.py:supervised,tiny")
+    with pytest.raises(UserError, match="supervised needs a trained encoder"):
+        stage.load_frozen(fixed, "supervised", tmp_path)
+    with pytest.raises(UserError, match="finetune needs a trained encoder"):
+        stage.load_frozen(plain("finetune.frozen.encoder=", path="configs/image.py:finetune,tiny"), "finetune", tmp_path)
+    made = stage.build(config, "supervised", tmp_path, evaluate=False)
+    batch = next(made.data.training(16, 32))
+    drawn = jax.eval_shape(made.task.init, jax.random.key(0), batch)["params"]["model"]
+    assert {*drawn} == {"image", "classes"} and drawn["classes"]["kernel"].shape == (16, 64)
+
+
+def test_a_trained_encoder_takes_the_place_of_the_one_that_would_be_drawn():
+    config = plain("supervised.frozen.encoder=/a.safetensors", path="configs/image.py:supervised,tiny")
+    wide = {"net": "conv_trunk", "width": 7, "depth": 1, "norm": "batch", "groups": 1}
+    towers = {"encoder": {"nets": {"image": wide}}}
+    nets = stage.build_nets(config, "supervised", types.SimpleNamespace(vocab=None, classes=64), towers)
+    assert (nets["image"].width, nets["image"].depth) == (7, 1)
+    assert stage.told_nets(config["supervised"], towers)["image"] == wide
+
+
+def test_a_stage_may_be_told_fewer_labels_than_the_others(tmp_path):
+    path = "configs/image.py:simclr,finetune,tiny"
+    few = plain("finetune.data.label_share=0.5", path=path)
+    assert stage.told_labels(few, "finetune")["data"]["label_share"] == 0.5
+    assert stage.told_labels(few, "simclr") == few
+    whole, first, shared = plain(path=path), "simclr", plain("data.label_share=0.5", path=path)
+    assert stage.depends(few, first) == stage.depends(whole, first) != stage.depends(shared, first)
+    assert stage.depends(few, "finetune") != stage.depends(whole, "finetune")
+    assert stage.told_labels(shared, "finetune")["data"]["label_share"] == 0.5
+    with pytest.raises(UserError, match="config.finetune.data.label_share=0.0: must be a share above 0 to 1"):
+        plain("finetune.data.label_share=0", path=path)
+    half = plain("supervised.data.label_share=0.5", path="configs/image.py:supervised,tiny")
+    built = stage.build(half, "supervised", tmp_path, evaluate=False)
+    assert len(built.data.taught) < len(built.data.train) == 160
+
+
 def state(value):
     """A GAN's state after 7 steps of which 1 was refused; the averaged generator is twice the live one."""
     array = np.full(2, value, np.float32)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from supcon_jax.config import UserError
@@ -50,6 +51,29 @@ def test_curves_lie_on_the_axis():
     assert drawn["one"] == [(1, 1.5, pytest.approx(6.353, abs=1e-3)), (2, 4.0, pytest.approx(12.706, abs=1e-3))]
     assert drawn["two"] == [(3, 1.5, pytest.approx(6.353, abs=1e-3))]
     assert comparison.axis({"axis": {"on": 2}}) == {"": {"on": 2}}
+
+
+def test_a_grid_has_a_cell_for_each_variant():
+    study = {**STUDY, "metrics": ["m", "seconds"], "grid": {"on": ("a", "b"), "off": ("b", "b"), "none": ("c", "c")}}
+    drawn = comparison.grids(study, FOUND)
+    assert list(drawn) == ["m"] and drawn["m"][:2] == (["a", "b"], ["b"]) and drawn["m"][2].tolist() == [[4.0], [1.5]]
+    study["grid"]["off"] = ("b", "a")
+    rows, columns, means = comparison.grids(study, FOUND)["m"]
+    assert (rows, columns) == (["a", "b"], ["b", "a"]) and np.isnan(means).tolist() == [[False, True], [True, False]]
+    assert "`m`:\n\n|  | b | a |\n|---|---:|---:|\n| a | 4 |  |\n| b |  | 1.5 |\n" in comparison.tabulate(study, FOUND)
+
+
+def test_pairs_that_another_config_does_not_measure_are_left_out():
+    study = {**STUDY, "against": [("first:e", "m"), ("first:e", "first:z"), ("second:e", "m")]}
+    assert comparison.facing(study, FOUND) == study["against"]
+    assert comparison.facing({**study, "lenient": True}, FOUND) == [("first:e", "m")]
+
+
+def test_many_variants_are_rows():
+    found = {f"v{i}": {0: run(float(i), 1.0)} for i in range(comparison.WIDE + 1)}
+    text = comparison.tabulate({**STUDY, "reference": "v0"}, found)
+    assert "| variant | m | first:e |\n|---|---:|---:|\n| v0 | 0 | 1 |\n| v1 | 1 | 1 |" in text
+    assert "| metric | v0 |" in comparison.tabulate({**STUDY, "reference": "v0"}, dict(list(found.items())[:-1]))
 
 
 def test_who_goes_with_whom():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from supcon_jax.report.plots import clouds, curves, loglog, save
+from supcon_jax.report.plots import clouds, curves, loglog, maps, save
 
 PANELS = {"ms": {"tiled": [(2048, 4.0), (1024, 1.0)], "dense": [(1024, 2.0)]}, "MiB": {"dense": [(1024, 8.0), (2048, 32.0)]}}
 
@@ -46,3 +46,13 @@ def test_curves_and_clouds_hold_what_was_given(tmp_path):
     np.testing.assert_array_equal(cloud.axes[0].lines[0].get_xydata(), [(1, 2), (3, 4)])
     save(figure, tmp_path / "c.svg")
     assert b"<svg" in (tmp_path / "c.svg").read_bytes()[:500]
+
+
+def test_a_map_tells_the_number_of_each_cell():
+    pytest.importorskip("matplotlib")
+    cells = np.array([[1.0, np.nan], [2.5, 10.0]])
+    axes = maps({"knn": (["crop", "blur"], ["x", "y"], cells)}).axes[0]
+    assert {t.get_position(): t.get_text() for t in axes.texts} == {(0, 0): "1", (0, 1): "2.5", (1, 1): "10"}
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["crop", "blur"] and axes.get_title() == "knn"
+    assert {t.get_text(): t.get_color() for t in axes.texts} == {"1": "black", "2.5": "black", "10": "white"}
+    np.testing.assert_array_equal(axes.images[0].get_array().filled(np.nan), cells)
