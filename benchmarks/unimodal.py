@@ -273,7 +273,8 @@ def main(words=None):
     if flags.out:
         command = " ".join(["python benchmarks/unimodal.py", *(words or sys.argv[1:])])
         about = {"command": command, "device": jax.devices()[0].device_kind, "cores": cores, "load": load,
-                 "machine": platform.machine(), "versions": versions, "peer": bool(peer), "peer_layout": flags.peer_layout}  # fmt: skip
+                 "machine": platform.machine(), "versions": versions, "peer": bool(peer),
+                 "peer_layout": flags.peer_layout}  # fmt: skip
         write(flags.out, about, rows)
 
 

@@ -13,6 +13,7 @@ epochs; imagenet: each paper's own recipe), then what changes it:
     seed, compress               a second stage: a small student of the encoder
     by_shape                     coloured shapes of 8 classes, not 64
     both                         measure projections as well as features, and how near two views of a picture stay
+    quick                        small and short, for studies
     tiny                         sizes of tests
 ImageNet recipes were not run here: the numbers that the papers give are in README.
 """
@@ -141,13 +142,14 @@ def presets(words) -> dict:
     taught = {"stages": (first, "student"), "student": {"frozen": {"teacher": f"stage:{first}"}}}
     compress = {**taught, "student": {**taught["student"], "args": {"kind": "compress", "temperature": 0.04}}}
     students = {"seed": taught, "compress": compress}
-    return {**alone, **second, **students, **DATA, **VARIANTS, "imagenet": IMAGENET_RECIPES, "tiny": tiny(words)}
+    small = {"quick": sized(words, QUICK, 4000), "tiny": sized(words, TINY, 160)}
+    return {**alone, **second, **students, **DATA, **VARIANTS, "imagenet": IMAGENET_RECIPES, **small}
 
 
-def tiny(words) -> dict:
-    """Sizes of tests. Only the coloured shapes can be so few as one likes; other sets are as large as they are."""
-    drawn = not set(words) & ({*DATA, "imagenet"} - {"shapes"})
-    return TINY | ({"data": {"args": {"records": 160}}} if drawn else {})
+def sized(words, sizes, records) -> dict:
+    """Small sizes, and so many pictures where the set is drawn and not one that another word names."""
+    drawn = not any(word in DATA and word != "shapes" or word == "imagenet" for word in words)
+    return sizes | ({"data": {"args": {"records": records}}} if drawn else {})
 
 
 def fixed(name, **args):
@@ -311,6 +313,16 @@ IMAGENET_RECIPES = {
     "supervised": recipe(
         256, 90, {**STAIRS, "lr": 0.1, "milestones": (30, 60)}, image={"zero": False}, args={"recipe": "crop_flip"},
     ),
+}  # fmt: skip
+
+QUICK_OPTIM = {"=optim": {"model": {**ADAM, "lr": 3e-3, "warmup": 20}}}
+QUICK = {  # half a minute on two CPU cores
+    "batch": 64,
+    **{name: {"steps": 300, "nets": {"image": {"width": 16}}, **QUICK_OPTIM} for name in METHODS if name not in ("cmc", "cpc")},
+    "cmc": {"steps": 300, "nets": {"image": {"width": 8}}, **QUICK_OPTIM},
+    "cpc": {"steps": 300, "nets": {"image": {"width": 16, "patch": 16, "stride": 8}}, "args": {"ahead": 1}, **QUICK_OPTIM},
+    "linear": {"steps": 200}, "finetune": {"steps": 200},
+    "student": {"steps": 300, **QUICK_OPTIM},
 }  # fmt: skip
 
 SLIM = {"project": {"dim": 8}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.losses import predictive
