@@ -161,7 +161,7 @@ def frozen_shapes(config: dict, name: str, workdir: epath.Path) -> tuple[dict, d
         elif not place and pretext.draws(config[name], key):
             continue
         elif place and not place.startswith("stage:"):
-            trees[key], about[key], _ = weights.load(place, key)
+            trees[key], about[key], _ = weights.load(place, pretext.KIND if key in pretext.FROM else key)
         elif upstream in config:
             trees[key], about[key] = exported(config, upstream, workdir)
         else:

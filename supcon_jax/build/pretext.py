@@ -88,7 +88,7 @@ def started(task: core.Task, config: dict, name: str, towers: dict) -> tuple[cor
 
     def init(key, batch):
         made = task.init(key, batch)
-        begin = {kind: jax.tree.map(jnp.asarray, part(tower, kind)) for kind in ("params", "stats")}
+        begin = {kind: jax.tree.map(given, part(tower, kind)) for kind in ("params", "stats")}
         return {
             **made,
             "params": {**made["params"], "model": {**made["params"]["model"], "image": begin["params"]}},
@@ -96,6 +96,11 @@ def started(task: core.Task, config: dict, name: str, towers: dict) -> tuple[cor
         }
 
     return dataclasses.replace(task, init=init), {key: tree for key, tree in towers.items() if key != "encoder"}
+
+
+def given(leaf):
+    """A tower's leaf as an array; zeros where it is there in shape only, to compile without running."""
+    return jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf)
 
 
 def export(state, towers):
