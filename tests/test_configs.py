@@ -31,7 +31,7 @@ IMAGES = [*METHODS, *VARIANTS, "", "linear", *(f"{word},tiny" for word in (*METH
 IMAGES += [f"supcon,{name},tiny" for name in SETS]
 LARGE = [f"{word},{name}" for name in ("cifar10", "imagenet") for word in METHODS]
 LARGE += ["simclr,imagenette", "byol,stl10", "moco_v2,imagenet,linear", "supcon,cifar100"]
-PUBLISHED_IMAGES = ("simclr,imagenet", "moco_v2,imagenet", "swav,imagenet")  # those that stand for all
+CHOSEN = ("simclr,imagenet", "moco_v2,imagenet", "swav,imagenet", "cmc,cifar10")  # those that stand for all
 PRESETS = [f"{name}:{word}" for name, words in FULL.items() for word in words]
 PRESETS += [f"{name}:{','.join(filter(None, (word, 'tiny')))}" for name, words in FULL.items() for word in words]
 WORDS = ("<end>", "this", "bird", "is", "red")
@@ -157,11 +157,11 @@ def check_traced(plain, part, made):
 TRACED = ("cub:plain,tiny", "cub:dfgan,tiny", "shapes:plain,ssagan,tiny", "shapes:classifier", "folder:multi,tiny")
 
 
-def marked(word):
-    """ImageNet's recipes are large, and PCL's needs more records than it has clusters, which takes a minute to make."""
+def marked(word, traced=False):
+    """Full networks take seconds each to trace; PCL on ImageNet needs as many records as clusters, a minute's work."""
     if word not in LARGE:
-        return ()
-    return pytest.mark.long if word.endswith(("imagenet", "linear")) and word not in PUBLISHED_IMAGES else pytest.mark.slow
+        return pytest.mark.slow if traced else ()
+    return pytest.mark.long if word == "pcl,imagenet" or traced and word not in CHOSEN else pytest.mark.slow
 
 
 LISTED_IMAGES = [pytest.param(f"image:{word}", marks=marked(word)) for word in (*IMAGES, *LARGE)]
@@ -200,7 +200,7 @@ def test_a_step_of_every_full_preset_can_be_traced(preset, roots, tmp_path, monk
         check_traced(plain, part, found)
 
 
-@pytest.mark.parametrize("preset", [pytest.param(f"image:{word}", marks=marked(word) or pytest.mark.slow)
+@pytest.mark.parametrize("preset", [pytest.param(f"image:{word}", marks=marked(word, traced=True))
                                     for word in (*IMAGES, *LARGE)])  # fmt: skip
 def test_a_step_of_every_method_of_pictures_can_be_traced(preset, roots, tmp_path, monkeypatch):
     plain, made = built(preset, roots, tmp_path, monkeypatch)
