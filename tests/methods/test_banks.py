@@ -92,6 +92,7 @@ def test_core_and_full_of_three_kinds():
             np.testing.assert_allclose(new, moved(old, index, x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_constants_of_three_kinds_are_set_once():
     """A bank that two kinds look at has the constant of the first pair."""
     batch = w.pictures()

@@ -80,6 +80,7 @@ def test_simsiam_is_its_formula_and_its_target_stands_still():
     assert w.idle(states[2]) == BEFORE_NORM["simsiam"] and states[2].memory == {}
 
 
+@pytest.mark.slow
 def test_without_the_stop_the_gradient_flows_on_both_sides():
     batches, _, states, _ = w.world("simsiam")
     loss = w.made("simsiam", stop=False).players[0].loss

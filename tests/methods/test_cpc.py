@@ -71,6 +71,7 @@ def sound() -> tuple[Task, dict, WaveEncoder]:
     return cpc_audio({"audio": net}, w.tiny.keeping(), w.about(), samples=32, ahead=3), {"audio": wave}, net
 
 
+@pytest.mark.slow
 def test_sound(sound):
     task, batch, net = sound
     states, told = w.walk(task, [batch, batch])

@@ -9,7 +9,10 @@ from methods import unimodal_world as w
 from methods.test_probe import LABEL, entropy
 from supcon_jax.build import pretext
 
-KINDS = ("finetune", "cmc", "cpc")  # encoders that give rows, a tuple of rows, a grid
+KINDS = (
+    "finetune",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("cmc", "cpc")),
+)  # encoders that give rows, a tuple of rows, a grid
 
 
 def encoder(name="finetune", seed=3):

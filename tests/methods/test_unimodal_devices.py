@@ -21,7 +21,6 @@ CASES = {
     "student compress": {"kind": "compress", "temperature": 0.3}, "finetune linear": {"freeze": True}, "finetune": {},
 }  # fmt: skip
 GROUPS = {"moco": 2, "simclr sliced": 2}
-PLAIN = ("finetune linear",)  # the others take longer
 STEPS, B = 5, 16
 
 
@@ -59,7 +58,8 @@ def records(mesh):
         yield shard.place({"image": images[at : at + B], "index": index[at : at + B]}, mesh)
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in PLAIN else pytest.mark.slow) for c in CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_training_does_not_depend_on_the_devices(case):
     (one, told), (eight, said) = end(case, 1), end(case, 8)
     for part in ("params", "stats", "memory"):
