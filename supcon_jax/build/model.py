@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from supcon_jax import storage
-from supcon_jax.build import weights
+from supcon_jax.build import pretext, weights
 from supcon_jax.build.datasets import vocabulary
 from supcon_jax.build.names import GENERATORS, counted, net
 from supcon_jax.build.networks import SHIPPED
@@ -88,7 +88,8 @@ class Model:
         return self._sentence(ids, lengths)
 
     def encode_image(self, images):
-        """Unit codes f32[n, d] of pictures u8 or [-1, 1], [n, h, w, 3]."""
+        """Unit codes f32[n, d] of pictures u8[n, h, w, 3]; of an encoder of pictures alone its features, at any size of
+        picture. Floats are taken to be in [-1, 1], by an encoder of pictures alone in [0, 1]."""
         if "image" not in self.nets and not self.clip:
             raise UserError("these weights hold no image encoder: load the damsm stage's folder")
         return self._image(jnp.asarray(images))
@@ -120,6 +121,8 @@ class Model:
     def _image(self):
         if self.clip:
             return jax.jit(lambda images: unit(self._near(self.clip.see(signed(images))[1], "image")))
+        if self.about["kind"] == pretext.KIND:
+            return jax.jit(functools.partial(pretext.encoded, self.nets["image"], self.tree, self.about))
         variables = {"params": self.tree["params"]["image"], "batch_stats": self.tree["stats"]["image"]}
         return jax.jit(lambda images: unit(self.nets["image"].apply(variables, signed(images))[1]))
 
@@ -151,7 +154,7 @@ class Model:
         return jax.jit(draw)
 
 
-def load(source: str, kinds: Sequence[str] = (*GENERATORS, "damsm", "clip_heads")) -> Model:
+def load(source: str, kinds: Sequence[str] = (*GENERATORS, "damsm", "clip_heads", pretext.KIND)) -> Model:
     """Weights from a work folder, a weight file, or by the name of shipped ones ("shapes").
 
     kinds: what is looked for in a work folder, in this order.
@@ -174,6 +177,8 @@ def find(source: str, kinds: Sequence[str]) -> epath.Path:
     if path.is_dir():
         places = [path / kind / "weights.safetensors" for kind in kinds] + [path / "weights.safetensors"]
         files = [file for file in places if file.is_file()]
+        if pretext.KIND in kinds and not files:  # its stages are named after methods: the newest
+            files = sorted(path.glob("*/weights.safetensors"), key=lambda file: file.stat().mtime)[-1:]
         if not files:
             raise UserError(f"{path} holds no finished stage of {', '.join(kinds)}: train to the end first")
         return files[0]

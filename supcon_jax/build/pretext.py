@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from supcon_jax import core
 from supcon_jax.config import UserError
-from supcon_jax.methods import ENCODERS
+from supcon_jax.methods import ENCODERS, towers
 from supcon_jax.methods.probe import NAME as PROBE
 from supcon_jax.methods.probe import probed
+from supcon_jax.ops.arrays import unit
 from supcon_jax.train import optim
 from supcon_jax.views import recipes
 
@@ -114,3 +115,11 @@ def export(state, towers):
 def part(tower: dict, kind: str) -> dict:
     """The encoder's "params" or "stats" in a tower; a file keeps none that are empty."""
     return tower.get(kind, {}).get("image", {})
+
+
+def encoded(module, tree: dict, about: dict, images):
+    """Unit features f32[n, f] of pictures u8[n, h, w, 3] of any size, seen as the weight file `about` says they were learned."""
+    args = about["config"][about["stage"]]["args"]
+    x = recipes.plain(images, size=args["size"], norm=about["norm"])
+    variables = {"params": part(tree, "params"), "batch_stats": part(tree, "stats")}
+    return unit(towers.joined(module.apply(variables, x, train=False)))
