@@ -118,7 +118,7 @@ def part(tower: dict, kind: str) -> dict:
 
 
 def encoded(module, tree: dict, about: dict, images):
-    """Unit features f32[n, f] of pictures u8[n, h, w, 3] of any size, seen as the weight file `about` says they were learned."""
+    """Unit features f32[n, f] of pictures u8[n, h, w, 3] of any size, seen as they were when the encoder learned: `about`."""
     args = about["config"][about["stage"]]["args"]
     x = recipes.plain(images, size=args["size"], norm=about["norm"])
     variables = {"params": part(tree, "params"), "batch_stats": part(tree, "stats")}

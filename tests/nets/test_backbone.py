@@ -125,8 +125,8 @@ def test_lightness_and_colour_share_nothing():
     other[..., 0] += 1
     changed = module.apply(v, other)
     assert np.abs(changed[0] - light).max() > 1e-3 and np.array_equal(changed[1], colour)
-    sizes = {name: count(shaped(lab_trunk(), (1, 64, 64, 3))[1]["params"][name]) for name in ("l", "ab")}
-    assert sizes["ab"] - sizes["l"] == 7 * 7 * 32  # half-width ResNets that differ by a channel of the input
+    sizes = {name: count(shaped(lab_trunk(), (1, 64, 64, 3))[1]["params"][name]) for name in ("nets_0", "nets_1")}
+    assert sizes["nets_1"] - sizes["nets_0"] == 7 * 7 * 32  # half-width ResNets that differ by a channel of the input
 
 
 @pytest.mark.parametrize(

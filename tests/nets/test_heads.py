@@ -7,7 +7,7 @@ import pytest
 
 from dress import split
 from supcon_jax.build.names import NETS, net
-from supcon_jax.nets.heads import LabHead, Mlp, PatchHead, Prototypes, unit_prototypes
+from supcon_jax.nets.heads import LabHead, Mlp, PatchHead
 
 ROWS = np.random.default_rng(0).normal(2, 3, (8, 6)).astype(np.float32)
 F = 24  # width of features
@@ -130,16 +130,6 @@ def test_groups_have_their_own_statistics_on_any_number_of_devices(groups):
         own = rows[g * size : (g + 1) * size]
         want = alone(v, own, train=True, mutable=("batch_stats",))[0]
         np.testing.assert_allclose(one[0][1][0][g * size : (g + 1) * size], want, rtol=1e-4, atol=1e-4)
-
-
-def test_prototypes_are_unit_vectors_after_each_turn():
-    net, z = Prototypes(7), ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True)
-    params = unit_prototypes(net.init(jax.random.key(0), z)["params"])
-    kernel = params["prototypes"]["kernel"]
-    np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1, rtol=1e-5)
-    scores = net.apply({"params": params}, z)
-    np.testing.assert_allclose(scores, z @ np.asarray(kernel), rtol=1e-5, atol=1e-6)
-    assert scores.shape == (8, 7) and np.abs(scores).max() <= 1 + 1e-6
 
 
 def test_patches_go_through_one_layer_each_and_one_together():
