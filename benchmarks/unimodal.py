@@ -1,7 +1,7 @@
 """Training steps of the methods that learn from pictures alone, against lightly in torch; views, against lightly and kornia.
 
     python benchmarks/unimodal.py [--peer-python=PYTHON] [--net resnet18 conv] [--methods simclr byol ...] [--rounds=5]
-        [--steps=1] [--batch=128] [--views simclr:32:128 ...] [--out=benchmarks/results/ssl.json]
+        [--steps=2] [--batch=128] [--views simclr:32:128 ...] [--out=benchmarks/results/ssl.json]
 
 --peer-python: a Python with torch, lightly and, for views, kornia; without it ours alone is measured. Writes NAME.json and
 NAME.md, and prints each row.
@@ -50,6 +50,7 @@ VIEWS = tuple(f"{recipe}:{size}" for size in ("32:128", "224:16") for recipe in 
 PEERS = ("kornia", "lightly")
 SIDE = {32: 32, 224: 256}  # pixels of the pictures that views are cut from
 COLUMNS = ("what", "net", "batch", "peer", "ours_per_s", "peer_per_s", "ours_of_peer", "ours_range", "peer_range")
+STEPS = {"resnet18": 1, "conv": 8}  # of a round
 SEED = 0
 
 
@@ -198,7 +199,7 @@ def method_row(name, net, flags, peer, folder):
                 "layout": flags.peer_layout}  # fmt: skip
         about["peer_parameters"] = peer.ask("step", **spec)["parameters"]
         sides["peer"] = peer.run
-    times = in_turn(sides, flags.rounds, flags.steps)
+    times = in_turn(sides, flags.rounds, flags.steps or STEPS[net])
     shared = {"what": name, "net": net, "batch": flags.batch, "peer": "lightly" if "peer" in sides else None}
     return row(times, flags.batch, **shared, **about)
 
@@ -246,7 +247,7 @@ def flags_of(words=None):
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
     parser.add_argument("--views", nargs="*", default=VIEWS, help="RECIPE:PIXELS:BATCH; none: no views")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=1, help="of a round")
+    parser.add_argument("--steps", type=int, default=0, help="of a round; by the network if left out")
     parser.add_argument("--view-steps", type=int, default=8, help="batches of a round")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--out", default="")
@@ -271,10 +272,11 @@ def main(words=None):
     if peer:
         peer.close()
     if flags.out:
-        command = " ".join(["python benchmarks/unimodal.py", *(words or sys.argv[1:])])
-        about = {"command": command, "device": jax.devices()[0].device_kind, "cores": cores, "load": load,
-                 "machine": platform.machine(), "versions": versions, "peer": bool(peer),
-                 "peer_layout": flags.peer_layout}  # fmt: skip
+        command = " ".join(["python benchmarks/unimodal.py", *(sys.argv[1:] if words is None else words)])
+        about = {
+            "command": command, "device": jax.devices()[0].device_kind, "cores": cores, "load": load,
+            "machine": platform.machine(), "versions": versions, "peer": bool(peer), "peer_layout": flags.peer_layout,
+        }  # fmt: skip
         write(flags.out, about, rows)
 
 

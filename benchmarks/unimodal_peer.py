@@ -261,8 +261,7 @@ def lightly_views(about):
         if steps not in loaders:
             data = Pictures(change, about["side"], about["batch"] * steps)
             loaders[steps] = torch.utils.data.DataLoader(data, about["batch"], num_workers=2, persistent_workers=True)
-        *_, out = loaders[steps]
-        return float(out[0].mean())
+        return [float(out[0][0, 0, 0, 0]) for out in loaders[steps]][-1]
 
     return run, {}
 
