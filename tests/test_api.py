@@ -97,7 +97,7 @@ def test_what_the_weights_cannot_do_is_refused(gan, encoders):
 def test_a_missing_source_is_refused_with_the_list_of_what_ships(tmp_path):
     with pytest.raises(UserError, match="'birds' is no folder or file, and not among the shipped weights: "):
         api.load("birds")
-    kinds = "attngan, dmgan, dfgan, ssagan, galip, flow, damsm, clip_heads"
+    kinds = "attngan, dmgan, dfgan, ssagan, galip, flow, damsm, clip_heads, encoder"
     with pytest.raises(UserError, match=f"holds no finished stage of {kinds}: train to the end first"):
         api.load(str(tmp_path))
 

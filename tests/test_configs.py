@@ -23,8 +23,8 @@ FULL = {
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),
 }  # fmt: skip
 METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
-           "barlow", "vicreg")  # fmt: skip
-VARIANTS = ("dcl", "dclw", "debiased", "hard", "eliminated", "attracted")
+           "barlow", "vicreg", "supervised")  # fmt: skip
+VARIANTS = ("dcl", "dclw", "debiased", "hard", "eliminated", "attracted", "quick", "by_shape", "both")
 SETS = ("shapes", "mnist5k", "digits", "emoji", "cifar10", "cifar100", "stl10", "imagenette", "imagenet")
 SECOND = ("simclr,linear", "cmc,linear", "swav,finetune", "cpc,finetune", "moco_v2,seed", "byol,compress")
 IMAGES = [*METHODS, *VARIANTS, "", "linear", *(f"{word},tiny" for word in (*METHODS, *SECOND))]

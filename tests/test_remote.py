@@ -11,6 +11,7 @@ import runs
 from data.layouts import folder_layout
 from gcs import store  # noqa: F401  (a fixture)
 from supcon_jax import api, storage, study
+from supcon_jax.build import variants
 from supcon_jax.data.folder import folder
 from supcon_jax.train import loop
 
@@ -78,7 +79,7 @@ def test_weights_and_pictures_of_a_store(store, capsys):  # noqa: F811
 def test_a_study_writes_its_tables_there(store, capsys):  # noqa: F811
     said = {"config": "configs/shapes.py:tiny", "stage": "attngan", "seeds": [0, 1], "variants": {"a": {}, "b": {"scl": 0.0}},
             "metrics": ["x"], "reference": "a"}  # fmt: skip
-    said = study.settled(said)
+    said = variants.settled(said)
     found = {name: {seed: {"attngan": {"x": float(seed)}} for seed in (0, 1)} for name in ("a", "b")}
     workdir = storage.place("gs://mine/s")
     text = study.write(said, found, workdir, workdir / "STUDY", "command")

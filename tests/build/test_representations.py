@@ -162,7 +162,7 @@ def test_views_tell_of_alignment_and_lidar(tmp_path, monkeypatch):
     """Views in which pictures are brighter or darker: two for a recipe's call, as many calls as are needed."""
     calls = []
 
-    def crops(images, key, *, recipe, size, norm, change):
+    def crops(images, key, *, recipe, size, norm, change, small):
         calls.append((recipe, size, norm, change))
         light = jax.random.uniform(key, (len(images), 2, 1, 1, 1), minval=0.5)
         return (images[:, None].astype(jnp.float32) / 255 * light,)

@@ -221,7 +221,7 @@ def test_the_penalty_stays_in_float32(world):
         found.append((out[0][1].metrics["fake_cond"], out[-1][1].metrics["penalty"] if kind == "dfgan" else out[-1][0]))
     (hinge, penalty), (coarse, same) = found
     assert float(same) == pytest.approx(float(penalty), rel=1e-5) and same.dtype == jnp.float32
-    assert 1e-5 < abs(float(coarse) / float(hinge) - 1) < 0.05
+    assert 1e-6 < abs(float(coarse) / float(hinge) - 1) < 0.05
 
 
 def known(tree):

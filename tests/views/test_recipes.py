@@ -31,9 +31,10 @@ TABLE = {
 }
 SAME = {"simsiam": "moco_v2", "pcl_v2": "moco_v2", "vicreg": "barlow"}
 NORM = {
-    "none": ("simclr", "simclr_cifar"), "swav": ("swav", "swav_two"), "lab": ("cmc",), "half": ("digits", "shapes"),
+    "none": ("simclr", "simclr_cifar"), "swav": ("swav", "swav_two"), "lab": ("cmc",), "half": ("digits", "shapes", "emoji"),
     "cifar": ("cifar_symmetric", "cifar_weak", "cifar_asymmetric", "cifar_vicreg"), "cifar_supcon": ("supcon_cifar",),
-    "imagenet": ("moco_v1", "moco_v2", "simsiam", "pcl_v2", "byol", "moco_v3", "barlow", "vicreg"),
+    "imagenet": ("moco_v1", "moco_v2", "simsiam", "pcl_v2", "byol", "moco_v3", "barlow", "vicreg", "cpc",
+                 "crop_flip"),
 }  # fmt: skip
 SIZES = {"swav": (12, 8)}
 
