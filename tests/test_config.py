@@ -109,7 +109,7 @@ def test_shared_values_reach_every_stage(name):
     assert before > 0 and after == pytest.approx(before / 2)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("values", [{"term": "ntxent", "data.partner": "same_image"}, {"term": "unicl", "scl": "0.5"},
                                     {"term": "label_head", "scl": "0.1"}, {"term": "xmc", "scl": "2.0"}])  # fmt: skip
 def test_a_comparator_is_two_values_away_and_reaches_every_stage(name, values):

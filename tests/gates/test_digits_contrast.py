@@ -20,8 +20,12 @@ def optimised():
     yield from pictures.optimised()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+SLOW = ("simclr", "moco_v2")  # the others take as long, by hand
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.long) for name in METHODS]
+)
 def test_it_learns_digits_and_its_twin_does_not(method):
     more = {**SIZES, **METHODS[method]}
     before, after = pictures.score(f"{method},mnist5k", STEPS, more)
