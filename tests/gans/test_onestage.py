@@ -218,10 +218,11 @@ def test_the_penalty_stays_in_float32(world):
             return [p.loss(state.params, state, frozen, batch, jax.random.key(7)) for p in players]
 
         out = tiny.compiled(run, state, frozen, batch)(state, frozen, batch)
-        found.append((out[0][1].metrics["fake_cond"], out[-1][1].metrics["penalty"] if kind == "dfgan" else out[-1][0]))
-    (hinge, penalty), (coarse, same) = found
+        hinges = np.array([out[0][1].metrics[name] for name in ("real_cond", "fake_cond", "wrong_cond")])
+        found.append((hinges, out[-1][1].metrics["penalty"] if kind == "dfgan" else out[-1][0]))
+    (hinges, penalty), (coarse, same) = found
     assert float(same) == pytest.approx(float(penalty), rel=1e-5) and same.dtype == jnp.float32
-    assert 1e-6 < abs(float(coarse) / float(hinge) - 1) < 0.05
+    assert 1e-5 < np.abs(coarse / hinges - 1).max() < 0.05  # one alone may agree by luck
 
 
 def known(tree):

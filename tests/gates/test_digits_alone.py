@@ -1,8 +1,9 @@
 """Without other pictures, or with prototypes or a bank, 900 small steps on 4,000 digits: features tell digits apart, a twin's
 less.
 
-Bounds were written after one run of some at seed 0 (69 to 79 percent, twins about 63), drawn encoders have 51; MOST was then
-raised from 66.5, as the twins of SimSiam and VICReg reached 66.6 and 68.6. PIRL is not here: 66.1, its twin 64.4.
+Bounds were written after one run of some at seed 0 (69 to 79 percent, twins about 63); drawn encoders have 51. The twins of
+SimSiam and VICReg then stood at 66.6 and 68.6, above MOST: these two fail, by hand, until their runs are better than that.
+PIRL, 66.1 against 64.4, is not among them.
 """
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from gates import pictures
 
 STEPS, SIZES = 900, {"own.nets.image.width": 16}
-LEAST, MOST = 68.0, 70.0  # percent right of the held-back digits, of the method and of its twin
+LEAST, MOST = 66.0, 66.5  # percent right of the held-back digits, of the method and of its twin
 METHODS = {
     "byol": {"own.args.momentum": 0.95}, "simsiam": {}, "swav": {"own.args.prototypes": 32}, "barlow": {}, "vicreg": {},
 }  # fmt: skip
