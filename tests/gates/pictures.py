@@ -70,3 +70,12 @@ def probe(task, state, data, size):
 
     train, test = features("train"), features("test")
     return linear.linear(*train, *test, classes=data.classes, preset="simclr")["linear_top1"]["value"]
+
+
+def judge(method, steps, more, *, least, most, lead):
+    """Whether a method learns digits and its twin does not: percent right, and by how much more than the drawn encoder."""
+    before, after = score(f"{method},mnist5k", steps, more)
+    _, twin = score(f"{method},mnist5k", steps, {**more, **TWIN})
+    print(f"{method}: drawn {before:.1f}, trained {after:.1f}, twin {twin:.1f}")
+    assert after >= least and after >= before + lead
+    assert twin <= most and twin <= after - 4

@@ -29,9 +29,4 @@ SLOW = ("byol", "swav")  # the others take as long, by hand
     "method", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.long) for name in METHODS]
 )
 def test_it_learns_digits_and_its_twin_does_not(method):
-    more = {**SIZES, **METHODS[method]}
-    before, after = pictures.score(f"{method},mnist5k", STEPS, more)
-    _, twin = pictures.score(f"{method},mnist5k", STEPS, {**more, **pictures.TWIN})
-    print(f"{method}: drawn {before:.1f}, trained {after:.1f}, twin {twin:.1f}")
-    assert after >= LEAST and after >= before + 12
-    assert twin <= MOST and twin <= after - 4
+    pictures.judge(method, STEPS, {**SIZES, **METHODS[method]}, least=LEAST, most=MOST, lead=12)
