@@ -88,7 +88,7 @@ def get_config(word=""):
             {"project": head("moco2_head", dim=64, hidden=0)},
         ),
         "cpc": method(
-            "cpc", {"ahead": 3, "negatives": "both", "temperature": 1.0},
+            "cpc", {"ahead": 4, "skip": 1, "negatives": "both", "temperature": 1.0},
             {"image": head("patch_grid", kind="conv", depth=3, width=32, patch=8, stride=4, norm="layer"),
              "context": head("row_context", width=64, depth=2)},
         ),

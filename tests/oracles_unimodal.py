@@ -137,16 +137,16 @@ def bank(q, rows, index, drawn, scale, form, z=None, keep=True):
     return total
 
 
-def cpc(z, c, w, negatives, scale):
+def cpc(z, c, w, negatives, scale, skip=0):
     """arXiv 1807.03748, eq. 3 and 4, on grids [b, t, h, d]; the candidates by name."""
     b, t, h, _ = z.shape
     total = 0.0
-    for k in range(1, len(w) + 1):
+    for k in range(skip + 1, skip + len(w) + 1):
         terms = []
         for i in range(b):
             for s in range(t - k):
                 for j in range(h):
-                    ahead = [scale * dot(row, c[i, s, j]) for row in w[k - 1]]
+                    ahead = [scale * dot(row, c[i, s, j]) for row in w[k - skip - 1]]
                     here = (i, s + k, j)
                     if negatives == "batch":
                         places = [(a, s + k, j) for a in range(b)]

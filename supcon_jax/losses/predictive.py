@@ -11,17 +11,18 @@ from supcon_jax.ops.rows import Rows, dense
 NEGATIVES = ("batch", "sequence", "both")
 
 
-def cpc(z, c, w, *, negatives="both", scale=1.0, sums=dense):
+def cpc(z, c, w, *, skip=0, negatives="both", scale=1.0, sums=dense):
     """CPC: InfoNCE of the code k steps ahead among other codes, for each of K steps.
 
-        L = sum_{k=1..K} mean_{b,t}  -log( exp f_k(z_{b,t+k}, c_{b,t}) / sum_{z' in X} exp f_k(z', c_{b,t}) )
+        L = sum_{k=s+1..s+K} mean_{b,t}  -log( exp f_k(z_{b,t+k}, c_{b,t}) / sum_{z' in X} exp f_k(z', c_{b,t}) )
         f_k(z, c) = scale z^T W_k c
 
     van den Oord et al. 2018, arXiv 1807.03748, eq. 3 and 4; on images Henaff et al. 2020, arXiv 1905.09272: rows of patches
     below are predicted from the context of a patch, column by column.
 
     z: codes of b sequences [b, t, d], or of grids of patches [b, h, w, d], whose rows are the steps. c: contexts [b, t, e]
-    or [b, h, w, e], each of what lies up to its own step. w: W_k [K, d, e], K < t steps. Not normalised.
+    or [b, h, w, e], each of what lies up to its own step. w: W_k [K, d, e]. Not normalised.
+    skip: s, the next steps that are not asked for: patches that overlap are told by the strip they share. s + K < t.
     negatives: what X holds beside the code itself:
         "batch": the codes at its place in all other examples.
         "sequence": all other codes of its own example.
@@ -36,13 +37,13 @@ def cpc(z, c, w, *, negatives="both", scale=1.0, sums=dense):
     if not fit:
         raise ValueError(f"codes {z.shape}, contexts {c.shape} and weights {w.shape} disagree: see cpc")
     steps, length = len(w), z.shape[1]
-    if not 0 < steps < length:
-        raise ValueError(f"{steps} steps ahead in sequences of {length}: give 1 to {length - 1} weights")
+    if not (skip >= 0 < steps and skip + steps < length):
+        raise ValueError(f"{skip + steps} steps ahead, {skip} of them skipped, in sequences of {length}: ask for 1 to {length - 1}")
     if z.ndim == 3:
         z, c = z[:, :, None], c[:, :, None]
     loss = jnp.zeros((), wide(z, c))
-    for k in range(1, steps + 1):
-        ahead = _product("bthe,de->bthd", c[:, : length - k], w[k - 1]) * jnp.asarray(scale, loss.dtype)
+    for k, matrix in enumerate(w, start=skip + 1):
+        ahead = _product("bthe,de->bthd", c[:, : length - k], matrix) * jnp.asarray(scale, loss.dtype)
         loss = loss + _step(ahead.astype(z.dtype), z, k, negatives, sums)
     return loss
 

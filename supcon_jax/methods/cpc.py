@@ -24,12 +24,13 @@ def cpc(
     size=256,
     norm="",
     ahead=5,
+    skip=0,
     negatives="both",
     temperature=1.0,
 ) -> Task:
     """CPC on pictures: from the patches above, those up to `ahead` rows further down are told from all others.
 
-        L = sum_{k=1..K} mean -log( exp(z_{r+k}^T W_k c_r) / sum_{z'} exp(z'^T W_k c_r) )
+        L = sum_{k=s+1..K} mean -log( exp(z_{r+k}^T W_k c_r) / sum_{z'} exp(z'^T W_k c_r) )
 
     van den Oord et al. 2018, arXiv 1807.03748, eq. 4 and section 3.2; with layer norms in the place of BatchNorm, which tells
     patches of a picture from others, as Henaff et al. 2020, arXiv 1905.09272.
@@ -37,7 +38,9 @@ def cpc(
     nets: "image": pictures -> a grid of patches f32[n, rows, columns, f]; "context": grid -> grid, each place knowing what lies
         above it alone.
     recipe, change, size, norm: of the one view of each picture, see views.recipes.
-    ahead: K, fewer than rows. negatives: "batch", "sequence" or "both", see losses.predictive. temperature: divides the logits.
+    ahead: K, fewer than rows. skip: s, rows next to the context that are not predicted; with patches that overlap their
+        neighbours, 1 keeps the strip they share from being all that is learnt.
+    negatives: "batch", "sequence" or "both", see losses.predictive. temperature: divides the logits.
     Returns a Task with the player "model" and the head "features", whose h is the mean over the patches.
     """
 
@@ -51,14 +54,14 @@ def cpc(
     def init(key, batch):
         params, stats = towers.begin(nets, key, view(batch, key), NETS)
         out = jax.eval_shape(lambda: towers.run(nets, params, stats, view(batch, key), NETS)[0])
-        params["ahead"] = weights(jax.random.fold_in(key, 11), ahead, out[ENCODER].shape[-1], out[CONTEXT].shape[-1])
+        params["ahead"] = weights(jax.random.fold_in(key, 11), ahead - skip, out[ENCODER].shape[-1], out[CONTEXT].shape[-1])
         return {"params": {"model": params}, "stats": {"model": stats}}
 
     def loss(params, state, frozen, batch, key):
         own = params["model"]
         out, stats = towers.run(nets, own, state.stats["model"], view(batch, key), NETS)
         z, c = out[ENCODER], out[CONTEXT]
-        value = predictive.cpc(z, c, own["ahead"], negatives=negatives, scale=1 / temperature, sums=about.sums)
+        value = predictive.cpc(z, c, own["ahead"], skip=skip, negatives=negatives, scale=1 / temperature, sums=about.sums)
         signs = towers.health(z.mean((1, 2))[:, None], c.mean((1, 2))[:, None])
         return value, Aux(signs, stats, state.memory)
 

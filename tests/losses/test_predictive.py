@@ -28,6 +28,12 @@ def test_equals_the_loops(negatives, grid):
     np.testing.assert_allclose(value, want, rtol=1e-11)
 
 
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_steps_that_are_skipped_are_not_asked_for(negatives):
+    value = jax.jit(functools.partial(cpc, skip=2, negatives=negatives))(*(jnp.asarray(a, jnp.float32) for a in (Z, C, W)))
+    np.testing.assert_allclose(value, slow.cpc(Z, C, W, negatives, 1.0, skip=2), rtol=1e-5)
+
+
 def test_one_step_over_the_batch_is_info_nce():
     z, c = (jnp.asarray(a[:, :2, 0], jnp.float32) for a in (Z, C))
     w = jnp.asarray(W[:1], jnp.float32)
@@ -50,5 +56,7 @@ def test_mistakes_are_named():
         cpc(Z, C, W, negatives="all")
     with pytest.raises(ValueError, match="disagree"):
         cpc(Z, C[:, :-1], W)
-    with pytest.raises(ValueError, match="5 steps ahead in sequences of 5: give 1 to 4"):
+    with pytest.raises(ValueError, match="5 steps ahead, 0 of them skipped, in sequences of 5: ask for 1 to 4"):
         cpc(Z, C, np.concatenate([W, W, W[:1]]))
+    with pytest.raises(ValueError, match="5 steps ahead, 3 of them skipped"):
+        cpc(Z, C, W, skip=3)

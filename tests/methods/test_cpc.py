@@ -32,6 +32,17 @@ def test_the_loss_is_its_formula(negatives):
     assert aux.stats == {"image": {}, "context": {}} and aux.memory == {}
 
 
+def test_the_row_below_may_be_skipped():
+    batches, _, states, _ = w.world("cpc")
+    z, c = w.ran(grid, states[1], batches[1])
+    task = w.made("cpc", skip=1)
+    assert jax.eval_shape(task.init, jax.random.key(0), batches[0])["params"]["model"]["ahead"].shape == (1, 6, 6)
+    own = states[1].params["model"] | {"ahead": states[1].params["model"]["ahead"][:1]}
+    value, _ = w.ran(lambda s, b: task.players[0].loss({"model": own}, s, {}, b, w.key_of(s)), states[1], batches[1])
+    parts = (np.asarray(a, np.float64) for a in (z, c, own["ahead"]))
+    assert value == pytest.approx(oracles_unimodal.cpc(*parts, "both", 1.0, skip=1), rel=2e-5)
+
+
 def test_every_weight_learns_and_steps_have_their_own():
     _, _, states, _ = w.world("cpc")
     assert w.idle(states[2]) == set()
