@@ -126,7 +126,7 @@ def get_config(word=""):
     )  # fmt: skip
     c.evals = {
         "knn": {"every": 0, "on": ("h",)},
-        "linear": {"every": 0, "on": ("h",)},
+        "linear": {"every": 0, "on": ("h",), "preset": "lbfgs", "sweep": 12, "steps": 500},
         "spectrum": {"every": 0, "on": ("h",)},
         "labels": {"every": 0, "reals": 0},
     }

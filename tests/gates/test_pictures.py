@@ -32,3 +32,35 @@ METHODS = {
     "vicreg": (900, {}, {"last.args.variance": 0.0}, ALONE),
 }
 SLOW = ("simclr", "moco_v2", "byol", "swav")  # the others take as long, by hand
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_device():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "")
+        yield
+
+
+def right(folder, method, data, steps, *changes):
+    """The command that a user types, at the gate's sizes; percent right in the end."""
+    keys = {"batch": 64, "last.steps": steps, **SMALL}
+    for change in changes:
+        keys |= change
+    words = [f"--config.{key.replace('last.', f'{method}.')}={value}" for key, value in keys.items()]
+    command = [sys.executable, "-m", "supcon_jax.main", f"--config=configs/image.py:{method},{data}", f"--workdir={folder}"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads((folder / method / "DONE").read_text())["numbers"]["linear/linear_h_top1"]
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.long) for name in METHODS]
+)
+def test_it_learns_what_is_in_pictures_and_its_twin_does_not(method, tmp_path):
+    data, steps, own, broken, (least, most, lead) = METHODS[method]
+    trained = right(tmp_path / "ours", method, data, steps, own)
+    twin = right(tmp_path / "twin", method, data, steps, own, broken)
+    drawn = right(tmp_path / "drawn", method, data, 100, own, NOTHING)
+    print(f"{method}: drawn {drawn:.1f}, trained {trained:.1f}, twin {twin:.1f}")
+    assert trained >= least and trained >= drawn + lead
+    assert twin <= most and twin <= trained - 4
