@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from gans import tiny
+from nets.once import ran
 from supcon_jax.nets import init
 from supcon_jax.nets.clip import MODELS, ImageResNet, TextTransformer, published, standardise
 
@@ -16,9 +18,14 @@ def millions(module, side):
     return sum(math.prod(a.shape) for a in jax.tree.leaves(made["params"])) / 1e6
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("RN50", 102.0), ("RN101", 119.7), ("RN50x4", 178.3), ("RN50x16", 291.0), ("RN50x64", 623.3), ("ViT-B-32", 151.3),
-    ("ViT-B-16", 149.6), ("ViT-L-14", 427.6), ("ViT-L-14-336", 427.9)])
+SIZES = {"RN50": 102.0, "RN101": 119.7, "RN50x4": 178.3, "RN50x16": 291.0, "RN50x64": 623.3, "ViT-B-32": 151.3,
+         "ViT-B-16": 149.6, "ViT-L-14": 427.6, "ViT-L-14-336": 427.9}  # fmt: skip
+OFTEN = ("RN50", "ViT-B-32", "ViT-L-14-336")  # one of each kind
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [pytest.param(*one, marks=[pytest.mark.slow] * (one[0] not in OFTEN)) for one in SIZES.items()]
+)
 def test_published_sizes(name, expected):
     assert round(millions(published(name), MODELS[name][1]), 1) == expected
 
@@ -38,25 +45,26 @@ def test_text_is_read_at_its_end_and_what_follows_does_not_matter(text_variables
     ids = np.array([[18, 3, 4, 19, 0, 0, 0, 0], [18, 3, 4, 5, 6, 7, 8, 19]], np.int32)
     behind = ids.copy()
     behind[0, 4:] = 7
-    words, code = TEXT.apply(text_variables, ids)
-    np.testing.assert_array_equal(code[0], TEXT.apply(text_variables, behind)[1][0])
-    np.testing.assert_allclose(code[0], TEXT.apply(text_variables, ids[:1, :4])[1][0], rtol=1e-4, atol=1e-6)
+    run = tiny.compiled(TEXT.apply, text_variables, ids)
+    words, code = jax.device_get(run(text_variables, ids))
+    np.testing.assert_array_equal(code[0], run(text_variables, behind)[1][0])
+    np.testing.assert_allclose(code[0], ran(TEXT.apply, text_variables, ids[:1, :4])[1][0], rtol=1e-4, atol=1e-6)
     kernel = text_variables["params"]["project"]["kernel"]
     np.testing.assert_allclose(code, np.stack([words[0, 3], words[1, 7]]) @ kernel, rtol=1e-3, atol=1e-5)
     earlier = ids.copy()
     earlier[0, 1] = 5
-    assert np.abs(code[0] - TEXT.apply(text_variables, earlier)[1][0]).max() > 1e-4
+    assert np.abs(code[0] - run(text_variables, earlier)[1][0]).max() > 1e-4
 
 
 def test_a_named_end_token_need_not_be_the_largest(text_variables):
     ids = np.array([[18, 3, 1, 4, 19, 1, 0, 0]], np.int32)
-    words, code = TEXT.clone(end=1).apply(text_variables, ids)
+    words, code = ran(TEXT.clone(end=1).apply, text_variables, ids)
     np.testing.assert_allclose(code[0], words[0, 2] @ text_variables["params"]["project"]["kernel"], rtol=1e-3, atol=1e-5)
 
 
 def test_text_that_is_too_long_is_refused(text_variables):
     with pytest.raises(ValueError, match="9 tokens"):
-        TEXT.apply(text_variables, np.zeros((1, 9), np.int32))
+        jax.eval_shape(TEXT.apply, text_variables, np.zeros((1, 9), np.int32))
 
 
 def test_resnet_regions_and_batch_statistics():

@@ -3,6 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gans import tiny
+from nets.once import ran
 from supcon_jax.nets import init
 from supcon_jax.nets.inception import Classifier, ImageEncoder, Inception
 
@@ -36,10 +38,19 @@ def variables(picture):
     return init.on_host(TINY.init, jax.random.key(0), picture)
 
 
-def test_small_gives_eight_by_eight_regions(variables, picture):
-    regions, code = jax.jit(TINY.apply)(variables, picture)
+@pytest.fixture(scope="module")
+def codes(variables, picture):
+    """Of the picture, of it upside down, and of both side by side."""
+    other = picture[:, ::-1]
+    run = tiny.compiled(TINY.apply, variables, picture)
+    both = ran(jax.vmap(TINY.apply, (None, 1), 1), variables, np.stack([picture, other], 1))
+    return *(jax.device_get(run(variables, x)) for x in (picture, other)), both
+
+
+def test_small_gives_eight_by_eight_regions(variables, picture, codes):
+    regions, code = codes[0]
     assert regions.shape == (3, 64, 8) and code.shape == (3, 8)
-    half = jax.jit(TINY.clone(dtype=jnp.bfloat16).apply)(variables, picture)
+    half = ran(TINY.clone(dtype=jnp.bfloat16).apply, variables, picture)
     assert half[0].dtype == half[1].dtype == np.float32
     np.testing.assert_allclose(half[1], code, atol=0.05 * np.abs(code).max())
 
@@ -50,21 +61,25 @@ def test_frozen_lets_only_the_heads_learn(variables, picture):
         (regions, code), moved = net.apply(state, picture, train=True, mutable=["batch_stats"])
         return (regions**2).mean() + (code**2).mean(), moved
 
-    grads, moved = jax.jit(jax.grad(lambda p, x: loss(p, x, TINY.clone(frozen=True)), (0, 1), has_aux=True))(
-        variables["params"], picture)
+    grads, moved = ran(jax.grad(lambda p, x: loss(p, x, TINY.clone(frozen=True)), (0, 1), has_aux=True),
+                       variables["params"], picture)  # fmt: skip
     assert not any(a.any() for a in jax.tree.leaves((grads[0]["trunk"], grads[1])))
     assert all(a.any() for a in jax.tree.leaves((grads[0]["regions"], grads[0]["code"])))
     jax.tree.map(np.testing.assert_array_equal, moved["batch_stats"], variables["batch_stats"])
-    free, moved = jax.jit(jax.grad(lambda p, x: loss(p, x, TINY), (0, 1), has_aux=True))(variables["params"], picture)
-    assert free[1].any() and free[0]["trunk"]["conv1a"]["conv"]["kernel"].any()
+
+    def free(conv1a, picture):  # the first layer's gradient has come through all others
+        trunk = variables["params"]["trunk"] | {"conv1a": conv1a}
+        return loss(variables["params"] | {"trunk": trunk}, picture, TINY)
+
+    grads, moved = ran(jax.grad(free, (0, 1), has_aux=True), variables["params"]["trunk"]["conv1a"], picture)
+    assert grads[1].any() and grads[0]["conv"]["kernel"].any()
     assert moved["batch_stats"]["trunk"]["conv1a"]["norm"]["mean"].any()
 
 
-def test_branches_agree_with_one(variables, picture):
-    other = picture[:, ::-1]
-    both = jax.jit(jax.vmap(lambda x: TINY.apply(variables, x), 1, 1))(np.stack([picture, other], 1))
-    for i, x in enumerate((picture, other)):
-        for a, b in zip(both, jax.jit(TINY.apply)(variables, x), strict=True):
+def test_branches_agree_with_one(codes):
+    *each, both = codes
+    for i, alone in enumerate(each):
+        for a, b in zip(both, alone, strict=True):
             np.testing.assert_allclose(a[:, i], b, rtol=1e-4, atol=1e-5)
 
 

@@ -1,11 +1,14 @@
 """Encoders on pretrained trunks: shapes, what is fixed and what learns, and which values a trunk is shown."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gans import tiny
+from nets.once import ran
 from supcon_jax.build.names import net
 from supcon_jax.nets import clip
 from supcon_jax.nets.bert import Bert
@@ -28,7 +31,16 @@ TEXTS = {"bert": {"net": "bert", "trunk": BERT}, "clip": {"net": "clip_text", "t
 
 
 def drawn(module, *inputs):
-    return jax.device_get(tiny.fill(jax.eval_shape(module.init, jax.random.key(0), *inputs), 1))
+    return jax.device_get(tiny.fill(shapes(module, *inputs), 1))
+
+
+@functools.cache
+def shaped(module, sizes):
+    return jax.eval_shape(module.init, jax.random.key(0), *(jax.ShapeDtypeStruct(*size) for size in sizes))
+
+
+def shapes(module, *inputs):
+    return shaped(module, tuple((x.shape, x.dtype) for x in inputs))
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
@@ -37,12 +49,15 @@ def test_image_encoders(kind):
     options, r = IMAGES[kind]
     module = net({**options, "dim": 5}, "here")
     v = drawn(module, PICTURES)
-    regions, code = module.apply(v, PICTURES)
-    assert regions.shape == (3, r, 5) and code.shape == (3, 5)
     side = options["trunk"]["side"]
-    seen = (jax.image.resize(PICTURES, (3, side, side, 3), "linear", antialias=False) + 1) / 2
-    trunk = {name: tree["trunk"] for name, tree in v.items()}
-    tokens, pooled = clip.image_tower(options["trunk"]).apply(trunk, clip.standardise(seen))
+
+    def both(v, pictures):
+        seen = (jax.image.resize(pictures, (3, side, side, 3), "linear", antialias=False) + 1) / 2
+        trunk = {name: tree["trunk"] for name, tree in v.items()}
+        return module.apply(v, pictures), clip.image_tower(options["trunk"]).apply(trunk, clip.standardise(seen))
+
+    (regions, code), (tokens, pooled) = ran(both, v, PICTURES)
+    assert regions.shape == (3, r, 5) and code.shape == (3, 5)
     want = np.asarray(pooled) @ v["params"]["code"]["kernel"] + v["params"]["code"]["bias"]
     np.testing.assert_allclose(code, want, rtol=2e-4, atol=2e-5)
     tokens = np.asarray(tokens)[:, kind == "vit" :]
@@ -54,10 +69,9 @@ def test_a_resnet_is_shown_what_torchvision_shows_it():
     module = net({**options, "dim": 5}, "here")
     pictures = RNG.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
     v = drawn(module, pictures)
-    regions, code = module.apply(v, pictures)
     trunk = {name: tree["trunk"] for name, tree in v.items()}
     seen = ((pictures + 1) / 2 - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
-    taps = jax.device_get(ResNet(18, 0.0625).apply(trunk, seen))
+    (regions, code), taps = ran(lambda v, x, y: (module.apply(v, x), ResNet(18, 0.0625).apply(trunk, y)), v, pictures, seen)
     want = taps["layer3"].reshape(2, r, -1) @ v["params"]["regions"]["kernel"]
     np.testing.assert_allclose(regions, want, rtol=1e-3, atol=1e-4)
     want = taps["pooled"] @ v["params"]["code"]["kernel"] + v["params"]["code"]["bias"]
@@ -84,12 +98,13 @@ def test_effnet_is_shown_bytes():
 def test_text_encoders(kind):
     module = net({**TEXTS[kind], "width": 5}, "here")
     v = drawn(module, TEXT, LENGTH)
-    words, sentence = module.apply(v, TEXT, LENGTH)
+    run = tiny.compiled(module.apply, v, TEXT, LENGTH)
+    words, sentence = jax.device_get(run(v, TEXT, LENGTH))
     assert words.shape == (3, 6, 5) and sentence.shape == (3, 5) and module.width == 5
     inside = np.arange(6)[None] < LENGTH[:, None]
     assert not np.any(words[~inside]) and np.all(np.any(words[inside], axis=-1))
     behind = np.where(inside, TEXT, 9)  # what stands behind the end changes nothing
-    again = module.apply(v, behind, LENGTH)
+    again = run(v, behind, LENGTH)
     np.testing.assert_allclose(again[1], sentence, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(again[0], words, rtol=1e-5, atol=1e-6)
 
@@ -106,7 +121,7 @@ def test_only_the_linear_layers_of_a_frozen_trunk_learn(kind):
             return sum(jnp.sum(jnp.square(part)) for part in module.apply(v, x, *inputs[1:]))
 
         picture = kind in IMAGES
-        grads = jax.grad(loss, (0, 1) if picture else 0)(v, inputs[0])
+        grads = ran(jax.grad(loss, (0, 1) if picture else 0), v, inputs[0])
         grads, by_picture = grads if picture else (grads, np.zeros(1))
         own = {name: tree for name, tree in grads["params"].items() if name != "trunk"}
         return [any(np.any(g) for g in jax.tree.leaves(t)) for t in (own, grads["params"]["trunk"], by_picture)]

@@ -1,5 +1,7 @@
 """ResNets: the published sizes, the stem of small pictures, blocks that begin as the identity."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,8 @@ import numpy as np
 import pytest
 
 from gans import tiny
+from nets.once import ran
+from supcon_jax.nets import init
 from supcon_jax.nets.backbone import ConvTrunk, ViTTrunk
 from supcon_jax.nets.norm import BatchNorm, LayerNorm
 from supcon_jax.nets.resnet import DEPTHS, Residual, ResNet
@@ -15,7 +19,7 @@ from supcon_jax.nets.selective import SelectiveConv
 PUBLISHED = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}  # with 1000 classes
 
 
-@pytest.mark.parametrize("depth", PUBLISHED)
+@pytest.mark.parametrize("depth", [18, 50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (34, 101, 152))])
 def test_published_sizes(depth):
     image = jax.ShapeDtypeStruct((2, 224, 224, 3), np.float32)
     taps, made = jax.eval_shape(ResNet(depth, classes=1000).init_with_output, jax.random.key(0), image)
@@ -35,12 +39,12 @@ def test_small_pictures_keep_their_size_at_the_stem():
 
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_a_block_may_begin_as_the_identity(bottleneck):
-    x = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (2, 6, 6, 16)), jnp.float32)
+    x = np.random.default_rng(0).uniform(0, 1, (2, 6, 6, 16)).astype(np.float32)
     features = 4 if bottleneck else 16
     for zero in (True, False):
         block = Residual(features, 1, bottleneck, zero)
-        out = block.apply(block.init(jax.random.key(0), x, train=False), x, train=False)
-        assert np.array_equal(out, x) == zero
+        v = init.on_host(functools.partial(block.init, train=False), jax.random.key(0), x)
+        assert np.array_equal(ran(functools.partial(block.apply, train=False), v, x), x) == zero
 
 
 def test_compute_type_leaves_means_and_weights_wide():
@@ -50,14 +54,15 @@ def test_compute_type_leaves_means_and_weights_wide():
     assert taps["layer4"].dtype == jnp.bfloat16 and taps["pooled"].dtype == taps["logits"].dtype == jnp.float32
     assert {a.dtype for a in jax.tree.leaves(made)} == {jnp.dtype("float32")}
     v = tiny.fill(made, 1)
-    wide = ResNet(18, 0.0625, small=True, classes=3).apply(v, image + 0.5)["pooled"]
-    np.testing.assert_allclose(module.apply(v, image + 0.5)["pooled"], wide, rtol=0.1, atol=0.05 * np.abs(wide).max())
+    full = ResNet(18, 0.0625, small=True, classes=3)
+    half, wide = ran(lambda v, x: [net.apply(v, x)["pooled"] for net in (module, full)], v, image + 0.5)
+    np.testing.assert_allclose(half, wide, rtol=0.1, atol=0.05 * np.abs(wide).max())
 
 
 SELECTIVE = {(50, 1): 35, (101, 1): 65, (50, 2): 140, (152, 3): 795}  # millions: SimCLR v2, table 1
 
 
-@pytest.mark.parametrize("depth,width", SELECTIVE)
+@pytest.mark.parametrize("depth,width", [pytest.param(*one, marks=[pytest.mark.slow] * (one != (50, 2))) for one in SELECTIVE])
 def test_published_sizes_with_selective_kernels(depth, width):
     image = jax.ShapeDtypeStruct((2, 224, 224, 3), np.float32)
     module = ResNet(depth, width, deep=True, sk=0.0625)
@@ -67,7 +72,7 @@ def test_published_sizes_with_selective_kernels(depth, width):
 
 
 def test_selective_kernels_mix_two_convolutions_by_the_mean():
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4, 2)), jnp.float32)
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 2)).astype(np.float32)
     module = SelectiveConv(5, 2, norm="layer")
     v = tiny.fill(jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), x), 0)
     p = jax.tree.map(np.float64, v["params"])
@@ -86,17 +91,17 @@ def test_selective_kernels_mix_two_convolutions_by_the_mean():
     a = np.exp(s.reshape(3, 2, 5))
     a = a / a.sum(1, keepdims=True)
     want = (u * a[:, None, None]).sum(3)
-    np.testing.assert_allclose(module.apply(v, x, train=False), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ran(functools.partial(module.apply, train=False), v, x), want, rtol=1e-4, atol=1e-5)
 
 
 def test_a_deep_shortcut_averages_before_it_projects():
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 4)), jnp.float32)
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype(np.float32)
     block = Residual(8, 2, False, True, deep=True)  # its last scale is 0: what is left is the shortcut
-    v = block.init(jax.random.key(0), x, train=False)
+    v = init.on_host(functools.partial(block.init, train=False), jax.random.key(0), x)
     kernel = np.asarray(v["params"]["conv_short"]["kernel"])[0, 0]
     mean = np.asarray(x).reshape(2, 3, 2, 3, 2, 4).mean((2, 4))
     want = np.maximum(mean @ kernel / np.sqrt(1 + 1e-5), 0)
-    np.testing.assert_allclose(block.apply(v, x, train=False), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ran(functools.partial(block.apply, train=False), v, x), want, rtol=1e-4, atol=1e-5)
 
 
 def norms(module, *shapes):
