@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -5,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gans import tiny
+from nets.once import ran
 from supcon_jax.nets import init
 from supcon_jax.nets.attngan import Discriminator, Generator
 from supcon_jax.nets.blocks import UpConv, attend, glu
@@ -48,8 +51,9 @@ def variables():
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
 def test_generator_below_64_pixels_in_both_precisions(variables, dtype):
     z = inputs(3)
-    run = jax.jit(lambda v, *a: SMALL.clone(dtype=dtype).apply(v, *a, train=True, mutable=["batch_stats"]))
-    (images, mu, logvar, attention), state = run(variables, *z)
+    net = SMALL.clone(dtype=dtype)
+    run = functools.partial(net.apply, train=True, mutable=["batch_stats"])
+    (images, mu, logvar, attention), state = ran(run, variables, *z)
     assert [i.shape for i in images] == [(3, s, s, 3) for s in (8, 16, 32)]
     assert [a.shape for a in attention] == [(3, 8, 8, 5), (3, 16, 16, 5)]
     assert {a.dtype for a in (*images, mu, logvar, *attention, *jax.tree.leaves(state))} == {np.dtype("float32")}
@@ -60,10 +64,14 @@ def test_generator_below_64_pixels_in_both_precisions(variables, dtype):
 
 def test_generator_over_branches_is_the_generator_of_each(variables):
     one, two = inputs(3, seed=1), inputs(3, seed=2)
-    run = lambda *a: SMALL.apply(variables, *a, train=True, mutable=["batch_stats"])  # noqa: E731
-    both = jax.jit(jax.vmap(run, 1, 1))(*(np.stack(p, 1) for p in zip(one, two, strict=True)))
+    small = SMALL.clone(sizes=(8, 16))
+    small_variables = jax.eval_shape(small.init, jax.random.key(0), *one)
+    variables = {kind: {name: variables[kind][name] for name in tree} for kind, tree in small_variables.items()}
+    run = lambda *a: small.apply(variables, *a, train=True, mutable=["batch_stats"])  # noqa: E731
+    both = ran(jax.vmap(run, 1, 1), *(np.stack(p, 1) for p in zip(one, two, strict=True)))
+    each = tiny.compiled(run, *one)
     for i, z in enumerate((one, two)):
-        alone = jax.jit(run)(*z)
+        alone = each(*z)
         for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(a[:, i], b, rtol=1e-3, atol=2e-5)
 
@@ -83,7 +91,7 @@ def test_attend_is_its_definition(mask):
     length = np.array([4, 1, 2])
     valid = np.arange(t)[None, :] < length[:, None]
     with jax.enable_x64(True):
-        context, attention = jax.tree.map(np.asarray, attend(jnp.asarray(x), jnp.asarray(words), valid, mask))
+        context, attention = ran(functools.partial(attend, mask=mask), x, words, valid)
     for b in range(n):
         for q in range(h * w):
             pixel = x[b, q // w, q % w]
@@ -113,15 +121,18 @@ def test_up_conv_is_the_convolution_of_the_doubled_picture():
         doubled = x.repeat(2, 1).repeat(2, 2)
         return jax.lax.conv_general_dilated(doubled, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    def with_gradients(f):
-        value, pull = jax.vjp(f, jnp.asarray(x), jnp.asarray(kernel))
-        return value, *pull(jnp.asarray(weight))
+    def up(x, kernel, dtype=None):
+        return UpConv(6, dtype).apply({"params": {"kernel": kernel}}, x)
+
+    def with_gradients(x, kernel, weight):
+        pulls = [jax.vjp(f, x, kernel) for f in (up, plain)]
+        return [(value, *pull(weight)) for value, pull in pulls]
 
     with jax.enable_x64(True):
-        found = with_gradients(lambda x, kernel: UpConv(6).apply({"params": {"kernel": kernel}}, x))
-        for a, b in zip(found, with_gradients(plain), strict=True):
+        for a, b in zip(*ran(with_gradients, x, kernel, weight), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
-    assert UpConv(6, jnp.bfloat16).apply({"params": {"kernel": kernel.astype(np.float32)}}, x).dtype == jnp.bfloat16
+    low = jax.eval_shape(lambda x, kernel: up(x, kernel, jnp.bfloat16), x, kernel.astype(np.float32))
+    assert low.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("size", [8, 16, 32])
@@ -129,10 +140,14 @@ def test_discriminator_below_64_pixels(size):
     net = Discriminator(size, 4, jnp.bfloat16)
     image, sentence = np.zeros((3, size, size, 3), np.float32), np.ones((3, 8), np.float32)
     variables = init.on_host(net.init, jax.random.key(0), image, sentence)
-    h, cond, uncond = jax.jit(net.apply)(variables, image, sentence)
+
+    def judge(variables, image, sentence):
+        h, *logits = net.apply(variables, image, sentence)
+        return h, *logits, [net.apply(variables, h, sentence, method=net.cond), net.apply(variables, h, method=net.uncond)]
+
+    h, cond, uncond, again = ran(judge, variables, image, sentence)
     assert h.shape == (3, 4, 4, 32) and cond.shape == uncond.shape == (3,)
     assert cond.dtype == uncond.dtype == np.float32
-    again = net.apply(variables, h, sentence, method=net.cond), net.apply(variables, h, method=net.uncond)
     np.testing.assert_allclose(again, (cond, uncond), rtol=2e-2, atol=1e-2)
     with pytest.raises(ValueError, match="size"):
         jax.eval_shape(Discriminator(12).init, jax.random.key(0), np.zeros((1, 12, 12, 3)), sentence[:1])

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from gans import tiny
+from nets.once import ran
 from supcon_jax.build.names import net
+from supcon_jax.nets import init
 from supcon_jax.nets.backbone import ConvTrunk, ViTTrunk, lab_trunk, positions, resnet_trunk
 
 
@@ -39,26 +41,26 @@ TINY = {"patch": 4, "width": 16, "depth": 1, "heads": 2}
 
 def test_projection_of_patches_takes_no_gradient_and_its_own_patch():
     module, x = ViTTrunk(**TINY), pictures(8)
-    v = module.init(jax.random.key(0), x)
-    kernel = v["batch_stats"]["patch"]
+    v = init.on_host(module.init, jax.random.key(0), x)
+    kernel = np.asarray(v["batch_stats"]["patch"])
     assert kernel.shape == (48, 16) and kernel.std() == pytest.approx((2 / 64) ** 0.5, rel=0.05)
 
     def number(stats):
         return module.apply({"params": v["params"], "batch_stats": stats}, x, train=True).sum()
 
-    assert not np.any(jax.grad(number)(v["batch_stats"])["patch"])
+    assert not np.any(ran(jax.grad(number), v["batch_stats"])["patch"])
     bare = ViTTrunk(**{**TINY, "depth": 0}, pool="mean")
-    k, where, places = np.asarray(kernel), positions(2, 2, 16), [(r, c) for r in (0, 1) for c in (0, 1)]
+    k, where, places = kernel, positions(2, 2, 16), [(r, c) for r in (0, 1) for c in (0, 1)]
     h = [x[:, 4 * r : 4 * r + 4, 4 * c : 4 * c + 4].reshape(2, 48) @ k + where[r, c] for r, c in places]
     want = np.mean([(a - a.mean(1, keepdims=True)) / a.std(1, keepdims=True) for a in h], 0)
     flat = {"params": {"last_norm": v["params"]["last_norm"]}, "batch_stats": v["batch_stats"]}
-    np.testing.assert_allclose(bare.apply(flat, x), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ran(bare.apply, flat, x), want, rtol=1e-4, atol=1e-5)
     learned = shaped(ViTTrunk(**TINY, frozen=False), (2, 8, 8, 3))[1]
     assert "batch_stats" not in learned and learned["params"]["patch"]["kernel"].shape == (48, 16)
 
 
 def test_weights_of_the_blocks_begin_by_xaviers_rule():
-    v = ViTTrunk(patch=4, width=64, depth=1, heads=2).init(jax.random.key(0), pictures(8))["params"]
+    v = init.on_host(ViTTrunk(patch=4, width=64, depth=1, heads=2).init, jax.random.key(0), pictures(8))["params"]
     block = v["block0"]
     for name, kernel in (
         *((n, block["attention"][n]) for n in ("query", "key", "value", "out")),
@@ -84,12 +86,11 @@ def test_positions_are_waves_of_row_and_column():
 def test_vit_of_any_size_and_pool(stem, pool):
     module = ViTTrunk(**TINY, stem=stem, pool=pool)
     v = tiny.fill(shaped(module, (2, 8, 8, 3))[1], 0)
-    for side in (8, 12):
-        x = pictures(side)
-        out = module.apply(v, x)
+    xs = [pictures(side) for side in (8, 12)]
+    both = ran(lambda v, xs: [[module.apply(v, x), module.apply(v, x[:, ::-1])] for x in xs], v, xs)
+    for out, turned in both:
         assert out.shape == (2, 16) and np.isfinite(out).all()
-        turned = module.apply(v, x[:, ::-1])  # positions make it see where things are
-        assert np.abs(out - turned).max() > 1e-3
+        assert np.abs(out - turned).max() > 1e-3  # positions make it see where things are
     assert ("class" in v["params"]) == (pool == "class")
 
 
@@ -119,11 +120,12 @@ def test_unknown_names_are_refused(make, said):
 def test_lightness_and_colour_share_nothing():
     module, x = lab_trunk("conv", 2, 4), pictures(8)
     v = tiny.fill(shaped(module, (2, 8, 8, 3))[1], 0)
-    light, colour = module.apply(v, x)
+    run = tiny.compiled(module.apply, v, x)
+    light, colour = jax.device_get(run(v, x))
     assert light.shape == colour.shape == (2, 8)
     other = x.copy()
     other[..., 0] += 1
-    changed = module.apply(v, other)
+    changed = run(v, other)
     assert np.abs(changed[0] - light).max() > 1e-3 and np.array_equal(changed[1], colour)
     sizes = {name: count(shaped(lab_trunk(), (1, 64, 64, 3))[1]["params"][name]) for name in ("nets_0", "nets_1")}
     assert sizes["nets_1"] - sizes["nets_0"] == 7 * 7 * 32  # half-width ResNets that differ by a channel of the input

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gans import tiny
+from nets.once import ran
 from supcon_jax.nets import dfgan, init, ssagan
 from supcon_jax.nets.blocks import UpConv, conv, double, halve
 
@@ -51,8 +53,8 @@ def started(kind, size=32, dtype=None, seed=0):
 def test_at_the_start_the_text_is_not_heard(kind):
     """Affine maps begin as the identity; SSA-GAN's blocks as their shortcuts, its masks inside (0, 1)."""
     gen, z, s, variables = started(kind)
-    run = jax.jit(gen.apply)
-    out, other = run(variables, z, s), run(variables, z, 1 - s)
+    run = tiny.compiled(gen.apply, variables, z, s)
+    out, other = jax.device_get((run(variables, z, s), run(variables, z, 1 - s)))
     np.testing.assert_array_equal(out[0][0], other[0][0])
     assert out[0][0].shape == (3, 32, 32, 3) and np.abs(out[0][0]).max() <= 1 and out[0][0].std() > 0
     assert np.abs(out[0][0] - run(variables, -z, s)[0][0]).max() > 1e-3
@@ -64,14 +66,19 @@ def test_at_the_start_the_text_is_not_heard(kind):
 @pytest.mark.parametrize("kind", NETS)
 def test_half_precision_and_small_sizes(kind):
     gen, z, s, variables = started(kind, 8, jnp.bfloat16)
-    (images, *_), _ = jax.jit(lambda v: gen.apply(v, z, s, train=True, mutable=["batch_stats"]))(variables)
+    (images, *_), _ = ran(lambda v: gen.apply(v, z, s, train=True, mutable=["batch_stats"]), variables)
     assert images[0].shape == (3, 8, 8, 3) and images[0].dtype == np.float32 and np.isfinite(images[0]).all()
     disc = NETS[kind].Discriminator(8, 2, dtype=jnp.bfloat16)
     own = init.on_host(disc.init, jax.random.key(0), images[0], s)
     assert {a.dtype for a in jax.tree.leaves((variables, own))} == {np.dtype("float32")}
-    h, logits = disc.apply(own, images[0], s)
+
+    def judge(own, image, s):
+        h, logits = disc.apply(own, image, s)
+        return h, logits, disc.apply(own, h, s, method="cond")
+
+    h, logits, again = ran(judge, own, images[0], s)
     assert h.shape == (3, 4, 4, 4) and logits.shape == (3,) and logits.dtype == np.float32
-    np.testing.assert_array_equal(disc.apply(own, h, s, method="cond"), logits)
+    np.testing.assert_array_equal(again, logits)
 
 
 def test_sizes_that_cannot_be():
@@ -112,7 +119,7 @@ def test_the_block_is_the_published_order_of_its_parts():
     x, c = rng.standard_normal((2, 3, 3, 4)).astype(np.float32), rng.standard_normal((2, 5)).astype(np.float32)
     block = dfgan.UpBlock(6)
     params = jax.tree.map(lambda a: a + rng.normal(0, 0.3, a.shape).astype(np.float32),
-                          block.init(jax.random.key(0), x, c)["params"])
+                          jax.device_get(init.on_host(block.init, jax.random.key(0), x, c))["params"])
 
     def convolve(name, h):
         side = params[name]["kernel"].shape[0]
@@ -123,9 +130,13 @@ def test_the_block_is_the_published_order_of_its_parts():
 
     big = double(x)
     np.testing.assert_array_equal(big, x.repeat(2, 1).repeat(2, 2))
-    want = convolve("conv1", fuse("fuse1", convolve("conv0", fuse("fuse0", big)))) + convolve("shortcut", big)
-    np.testing.assert_allclose(block.apply({"params": params}, x, c), want, rtol=2e-4, atol=2e-5)
-    assert UpConv(6, plain=True).init(jax.random.key(0), x)["params"]["bias"].any()
+
+    def parts(big):
+        return convolve("conv1", fuse("fuse1", convolve("conv0", fuse("fuse0", big)))) + convolve("shortcut", big)
+
+    found, want = ran(lambda x, big: (block.apply({"params": params}, x, c), parts(big)), x, np.asarray(big))
+    np.testing.assert_allclose(found, want, rtol=2e-4, atol=2e-5)
+    assert init.on_host(UpConv(6, plain=True).init, jax.random.key(0), x)["params"]["bias"].any()
 
 
 def test_halve_takes_the_means_of_four():
@@ -139,10 +150,10 @@ def test_the_mask_says_where_the_text_counts():
     x, s = rng.normal(2, 3, (4, 2, 2, 3)).astype(np.float32), rng.standard_normal((4, 5)).astype(np.float32)
     mask = np.array([0, 0.25, 0.5, 1], np.float32)[:, None, None, None] * np.ones((1, 2, 2, 1), np.float32)
     net = ssagan.Affine()
-    variables = net.init(jax.random.key(0), x, s, mask, train=True)
+    variables = jax.device_get(init.on_host(functools.partial(net.init, train=True), jax.random.key(0), x, s, mask))
     params = jax.tree.map(lambda a: a + rng.normal(0, 0.3, a.shape).astype(np.float32), variables["params"])
     own = {**variables, "params": params}
-    y, _ = net.apply(own, x, s, mask, train=True, mutable=["batch_stats"])
+    y, _ = ran(functools.partial(net.apply, train=True, mutable=["batch_stats"]), own, x, s, mask)
     rows = x.reshape(-1, 3).astype(np.float64)
     normal = (x - rows.mean(0).reshape(1, 1, 1, 3)) / np.sqrt(rows.var(0) + 1e-5).reshape(1, 1, 1, 3)
 

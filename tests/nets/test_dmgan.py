@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nets.once import ran
 from supcon_jax.nets import init
 from supcon_jax.nets.dmgan import Discriminator, Generator, Stage
 
@@ -84,19 +85,23 @@ def test_a_stage_is_its_definition(mask):
     for name in ("word_gate", "picture_gate"):  # these two have no bias
         weights[name] = weights[name][0], np.zeros(1)
     tree = {name: {"kernel": w, "bias": b} if b.any() else {"kernel": w} for name, (w, b) in weights.items()}
-    seen = []
+    def run(params, h, words, valid):
+        seen = []
 
-    def stop(h, *args, **options):
-        seen.append(h)
-        return h
+        def stop(h, *args, **options):
+            seen.append(h)
+            return h
 
-    with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("supcon_jax.nets.dmgan.Up", lambda *args, **options: stop)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("supcon_jax.nets.dmgan.Up", lambda *args, **options: stop)
+            return Stage(0, mask).apply({"params": params}, h, words, valid, train=False)[1], seen[0]
+
+    with jax.enable_x64(True):
         params = {"memory": {k: v for k, v in tree.items() if k != "response"}, "response": tree["response"]}
-        _, attention = Stage(0, mask).apply({"params": params}, h, words, valid, train=False)
+        attention, seen = ran(run, params, h, words, valid)
     mixed, want = plain_stage(weights, h, words, length, mask)
     np.testing.assert_allclose(attention, want, rtol=1e-9)
-    np.testing.assert_allclose(seen[0], np.concatenate([mixed, mixed], -1), rtol=1e-9)
+    np.testing.assert_allclose(seen, np.concatenate([mixed, mixed], -1), rtol=1e-9)
 
 
 def inputs(n, d=8, t=5, cond=6, seed=0):

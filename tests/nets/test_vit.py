@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nets.once import ran
 from supcon_jax.nets import init
 from supcon_jax.nets.vit import Attention, ViT, quick_gelu
 
@@ -33,8 +34,9 @@ def test_attention_is_its_definition():
                 e = np.exp(q[n, i, part] @ k[n, :, part].T / np.sqrt(3)) * mask[i]
                 want[n, i, part] = e / e.sum() @ v[n, :, part]
     want = want @ p["out"][0] + p["out"][1]
-    np.testing.assert_allclose(module.apply(made, x, mask=mask), want, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(module.apply(made, x, query=x[:, 4:], mask=mask[4:]), want[:, 4:], rtol=1e-4, atol=1e-5)
+    both = ran(lambda v, x: (module.apply(v, x, mask=mask), module.apply(v, x, query=x[:, 4:], mask=mask[4:])), made, x)
+    np.testing.assert_allclose(both[0], want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(both[1], want[:, 4:], rtol=1e-4, atol=1e-5)
 
 
 def test_quick_gelu():
@@ -42,10 +44,10 @@ def test_quick_gelu():
 
 
 def test_prompts_reach_one_block_and_leave_no_token(variables):
-    run = lambda prompts: SMALL.apply(  # noqa: E731
-        variables, picture(), prompts, method=lambda m, x, p: m.run(m.start(m.patches(x)), p, keep=(0, 1)))
-    tokens, (first, second) = run(None)
-    same, kept = run({1: np.ones((2, 8), np.float32)})
+    run = lambda x, prompts: SMALL.apply(  # noqa: E731
+        variables, x, prompts, method=lambda m, x, p: m.run(m.start(m.patches(x)), p, keep=(0, 1)))  # fmt: skip
+    both = ran(lambda x, prompt: (run(x, None), run(x, {1: prompt})), picture(), np.ones((2, 8), np.float32))
+    (tokens, (first, second)), (same, kept) = both
     assert tokens.shape == same.shape == (2, 5, 8)
     np.testing.assert_array_equal(first, kept[0])
     assert np.abs(second - kept[1]).max() > 1e-4
@@ -65,6 +67,8 @@ def test_patches_follow_rows_and_another_size_is_refused(variables):
 
 
 def test_below_float32_the_code_stays_near(variables):
-    (_, full), (_, half) = (SMALL.clone(dtype=d).apply(variables, picture()) for d in (None, jnp.bfloat16))
+    (_, full), (_, half) = ran(
+        lambda v, x: [SMALL.clone(dtype=d).apply(v, x) for d in (None, jnp.bfloat16)], variables, picture()
+    )
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(np.float32), full, atol=0.1)
