@@ -6,6 +6,7 @@ import numpy as np
 from supcon_jax.convert import rename, ssl
 from supcon_jax.nets import heads
 from supcon_jax.nets.backbone import resnet_trunk
+from supcon_jax.nets.init import on_host
 
 
 def foreign(depth):
@@ -36,9 +37,9 @@ def test_simsiam_loads_through_data_parallel_and_loses_its_still_bias():
     shapes |= {f"predictor.1.{name}": (4,) for name in ("weight", "bias", "running_mean", "running_var")}
     tensors = {f"module.{name}": rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     image, head, predictor = resnet_trunk(18, 1 / 16, "imagenet"), heads.simsiam(32), heads.simsiam_predictor(32, 4)
-    made = {"image": image.init(jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32)),
-            "head": head.init(jax.random.key(0), np.zeros((1, 32), np.float32)),
-            "predictor": predictor.init(jax.random.key(0), np.zeros((1, 32), np.float32))}  # fmt: skip
+    made = {"image": on_host(image.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32)),
+            "head": on_host(head.init, jax.random.key(0), np.zeros((1, 32), np.float32)),
+            "predictor": on_host(predictor.init, jax.random.key(0), np.zeros((1, 32), np.float32))}  # fmt: skip
     like = {kind: {name: part[kind] for name, part in made.items()} for kind in ("params", "batch_stats")}
     tree = rename.load(ssl.folded(tensors), ssl.simsiam(), like)
     mean, bias = tensors["module.encoder.fc.7.running_mean"], tensors["module.encoder.fc.6.bias"]

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gans import tiny
@@ -25,15 +24,26 @@ def made(nets=None, devices=1, **options):
     return damsm(nets or nets_of(), tiny.keeping(), tiny.about(devices), **{"flip": False} | options)
 
 
+@functools.cache
+def coder(image, text):
+    """Both encoders in training mode, compiled once for each shape."""
+
+    def run(variables, pictures, own, *captions):
+        seen = image.apply(variables, signed(pictures), train=True, mutable=["batch_stats"])
+        return seen, text.apply(own, *captions)
+
+    return jax.jit(run, compiler_options=tiny.QUICK)
+
+
 def codes(state, batch, nets):
     """Codes of every pair in training mode, float64, [n, v, ...]: regions, code, words, sentence; and new statistics."""
     params, stats = state.params["model"], state.stats["model"]["image"]
     n, v = batch["label"].shape[:2]
     variables = {"params": params["image"], "batch_stats": stats}
-    image = jax.jit(functools.partial(nets["image"].apply, train=True, mutable=["batch_stats"]))
-    (regions, code), new = image(variables, signed(jnp.asarray(batch["image"])).reshape(n * v, *batch["image"].shape[2:]))
-    text = jax.jit(nets["text"].apply)
-    words, sentence = text({"params": params["text"]}, batch["text"].reshape(n * v, -1), batch["text_len"].ravel())
+    pictures = batch["image"].reshape(n * v, *batch["image"].shape[2:])
+    text = batch["text"].reshape(n * v, -1), batch["text_len"].ravel()
+    both = coder(nets["image"], nets["text"])(variables, pictures, {"params": params["text"]}, *text)
+    ((regions, code), new), (words, sentence) = jax.device_get(both)
     rows = [np.asarray(x, np.float64).reshape(n, v, *x.shape[1:]) for x in (regions, code, words, sentence)]
     return *rows, new["batch_stats"]
 

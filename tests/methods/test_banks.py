@@ -71,9 +71,13 @@ def test_banks_move_in_the_rows_of_the_batch_and_these_are_unit():
             np.testing.assert_allclose(np.linalg.norm(np.asarray(new)[list(touched)], axis=1), 1, atol=1e-6)
 
 
+def test_pairs_of_three_kinds():
+    assert [pairs(3, graph) for graph in ("core", "full")] == [[(0, 1), (0, 2)], [(0, 1), (0, 2), (1, 2)]]
+
+
+@pytest.mark.slow
 def test_core_and_full_of_three_kinds():
     task = w.made("cmc", nets=THREE)
-    assert [pairs(3, graph) for graph in ("core", "full")] == [[(0, 1), (0, 2)], [(0, 1), (0, 2), (1, 2)]]
     batch = w.pictures()
     state = w.begin(task, batch)
     losses = [w.made("cmc", nets=THREE, form="softmax", graph=graph).players[0].loss for graph in ("core", "full")]

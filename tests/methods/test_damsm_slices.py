@@ -16,9 +16,16 @@ from supcon_jax.ops import rows, scores
 from supcon_jax.views.image import signed
 
 
-def test_frozen_trunk(world):
+@pytest.fixture(scope="module")
+def begun():
+    """(batch, state before the first step)."""
+    batch = tiny.pairs()
+    return batch, tiny.start(made(), batch)
+
+
+def test_frozen_trunk(begun):
     """The trunk is an argument: not in the state, never moved, on its averages; the heads learn."""
-    batch, free, state, _ = world
+    batch, state = begun
     nets = nets_of(frozen=True)
     task = made(nets)
     trunk = {"params": state.params["model"]["image"]["trunk"], "batch_stats": state.stats["model"]["image"]["trunk"]}
@@ -34,18 +41,21 @@ def test_frozen_trunk(world):
     assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(after.opt["model"]["image"]))
     other = {"trunk": jax.tree.map(lambda x: x * 1.3, trunk)}
     assert float(step(state, other, batch)[1]["model/s0_0"]) != float(metrics["model/s0_0"])  # it is read
-    whole = jax.jit(nets["image"].apply)(
-        {"params": state.params["model"]["image"] | {"trunk": trunk["params"]}, "batch_stats": {"trunk": trunk["batch_stats"]}},
-        signed(jnp.asarray(batch["image"][:, 0])),
-    )
     flat = {name: batch[name][:, 0] for name in ("image", "text", "text_len")}
-    np.testing.assert_allclose(jax.jit(task.heads["image"])(state, frozen, flat, None)[1], whole[1], rtol=1e-5, atol=1e-6)
+
+    def both(state, frozen, flat):
+        params = state.params["model"]["image"] | {"trunk": frozen["trunk"]["params"]}
+        whole = {"params": params, "batch_stats": {"trunk": frozen["trunk"]["batch_stats"]}}
+        return task.heads["image"](state, frozen, flat, None)[1], nets["image"].apply(whole, signed(flat["image"]))[1]
+
+    got, want = tiny.compiled(both, state, frozen, flat)(state, frozen, flat)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_slices_give_the_step_of_the_whole_batch_where_rows_are_alone():
     """On a frozen trunk and without dropout no row sees another one in the encoders: all that is left is the losses."""
     batch, nets = tiny.pairs(), nets_of(frozen=True)
-    trunk = jax.jit(nets["image"].init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    trunk = tiny.fill(jax.eval_shape(nets["image"].init, jax.random.key(0), jnp.zeros((1, 16, 16, 3))), 4)
     frozen = {"trunk": {kind: tree["trunk"] for kind, tree in trunk.items()}}
     state = tiny.start(made(nets), batch)
     one, four = (
@@ -55,19 +65,23 @@ def test_slices_give_the_step_of_the_whole_batch_where_rows_are_alone():
     assert_same_step(four, one)
 
 
-def test_slices_are_normalised_one_after_the_other(world):
-    batch, _, state, _ = world
+def test_slices_are_normalised_one_after_the_other(begun):
+    batch, state = begun
     task = made(slices=2)
-    after, metrics = jax.device_get(tiny.stepper(task, state, {}, batch)(state, {}, batch))
+
+    def loss(state, batch):
+        return task.players[0].loss(state.params, state, {}, batch, jax.random.key(0))[1]
+
+    aux = jax.device_get(tiny.compiled(loss, state, batch)(state, batch))
     moved, parts = state, []
     for s in range(2):
         *rows, stats = codes(moved, {name: x[s::2] for name, x in batch.items()}, nets_of())
         moved, parts = moved.replace(stats={"model": {"image": stats}}), [*parts, rows]
-    assert tiny.far(after.stats["model"]["image"], moved.stats["model"]["image"]) < 1e-5
+    assert tiny.far(aux.stats["image"], moved.stats["model"]["image"]) < 1e-5
     code, sentence = (np.stack([part[i] for part in parts], 1).reshape(8, 2, -1) for i in (1, 3))
     for b in range(2):
         want = oracles_matching.sentences(code[:, b], sentence[:, b], batch["label"][:, b], 10.0)
-        assert [metrics[f"model/s{i}_{b}"] for i in range(2)] == pytest.approx(list(want), rel=5e-5)
+        assert [aux.metrics[f"s{i}_{b}"] for i in range(2)] == pytest.approx(list(want), rel=5e-5)
 
 
 def test_every_slice_draws_its_own_flips_and_dropout():
@@ -95,7 +109,8 @@ def test_every_slice_draws_its_own_flips_and_dropout():
         return [x - x.reshape(4, 2, -1)[:, ::-1].reshape(8, -1) for x in seen]
 
     state = tiny.start(made(nets), batch)
-    still, moving = (jax.jit(found, static_argnums=1)(state, flip) for flip in (False, True))
+    both = tiny.compiled(lambda state: [found(state, flip) for flip in (False, True)], state)
+    still, moving = both(state)
     assert max(jnp.abs(x).max() for x in still) > 1e-2  # dropout of the texts
     assert jnp.abs(still[0]).max() < 1e-5 < 1e-2 < jnp.abs(moving[0]).max()  # flips of the pictures
 

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from methods.unimodal_world import PLAIN
 from supcon_jax.build import pretext
 from supcon_jax.methods import cmc, cpc, towers
 from supcon_jax.nets.backbone import ConvTrunk
+from supcon_jax.nets.init import on_host
 from supcon_jax.views import recipes
 
 KEY = jax.random.key(3)
@@ -15,9 +17,8 @@ PICTURES = np.random.default_rng(0).integers(0, 255, (4, 2, 16, 16, 3)).astype(n
 
 
 def test_a_row_of_two_pictures_gives_every_second_view_of_the_second():
-    how = {"recipe": "swav", "size": 16, "small": 8}
-    both = towers.views({"image": PICTURES}, KEY, **how)
-    one, two = (towers.views({"image": PICTURES[:, i : i + 1]}, KEY, **how) for i in (0, 1))
+    views = jax.jit(lambda image: towers.views({"image": image}, KEY, recipe="swav", size=16, small=8, change=dict(PLAIN)))
+    both, one, two = (jax.device_get(views(PICTURES[:, i])) for i in (slice(0, 2), slice(0, 1), slice(1, 2)))
     for got, first, second in zip(both, one, two, strict=True):
         np.testing.assert_array_equal(got[:, 0::2], first[:, 0::2])
         np.testing.assert_array_equal(got[:, 1::2], second[:, 1::2])
@@ -49,10 +50,10 @@ def test_pairs_that_mean_nothing_are_made_within_one_view(method, monkeypatch):
 
 def test_features_are_handed_out_as_they_were_learned():
     net, x = ConvTrunk(4, 2), PICTURES[:, 0]
-    v = net.init(KEY, jnp.zeros((1, 12, 12, 3)))
+    v = on_host(net.init, KEY, jnp.zeros((1, 12, 12, 3)))
     tree = {"params": {"image": v["params"]}, "stats": {"image": v["batch_stats"]}}
     about = {"norm": "cifar", "stage": "own", "config": {"own": {"args": {"size": 12}}}}
-    want = net.apply(v, recipes.plain(x, size=12, norm="cifar"))
+    want = jax.device_get(jax.jit(lambda v, x: net.apply(v, recipes.plain(x, size=12, norm="cifar")))(v, x))
     want = want / np.linalg.norm(want, axis=1, keepdims=True)
     got = pretext.encoded(net, tree, about, x)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
