@@ -48,7 +48,10 @@ def defined(by_row):
         return args, jax.jit(jax.value_and_grad(functools.partial(loss, rows.dense), (0, 1, 2), has_aux=True))(*args)
 
 
-PLACES = [("tiled", 1, False), ("gather", 8, False), ("ring", 8, False), ("hybrid", 8, True)]
+PLACES = [
+    ("tiled", 1, False), pytest.param("gather", 8, False, marks=pytest.mark.slow),
+    ("ring", 8, False), pytest.param("hybrid", 8, True, marks=pytest.mark.slow), ("gather", 2, True),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name, devices, by_row", PLACES)

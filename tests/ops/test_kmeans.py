@@ -85,11 +85,10 @@ def test_rows_stay_on_their_devices(first):
     assert re.search("all-reduce", text) and not re.search(rf"f32\[{N},({D}|{K})\]", text)
 
 
-@pytest.mark.parametrize("valid", [None, np.arange(N) % 4 > 0], ids=["all", "padded"])
+@pytest.mark.parametrize("valid", [np.ones(N, bool), np.arange(N) % 4 > 0], ids=["all", "padded"])
 def test_empty_clusters_take_the_farthest_rows(valid):
     """Centres that nobody is near, as many rows as clusters, rows that are all alike: each cluster occurs."""
-    live = np.ones(N, bool) if valid is None else valid
-    given = None if valid is None else jnp.asarray(valid)
+    live, given = valid, jnp.asarray(valid)
     x = jnp.asarray(X, jnp.float32)
     far = jnp.asarray(np.concatenate([X[1:3], 1e3 + RNG.normal(size=(K - 2, D))]), jnp.float32)
     agrees(kmeans.lloyd(x, far, valid=given), X, live)

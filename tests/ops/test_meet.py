@@ -50,15 +50,26 @@ def total(used, case, x, y):
     return sum(jnp.sum(jnp.sin(jnp.arange(n) + i) * (s.lse + s.pos * s.wgt)) for i, s in enumerate(found))
 
 
-@pytest.mark.parametrize("case", ["both", "own", "fixed"])
-@pytest.mark.parametrize("devices, name", [(2, "ring"), (4, "ring"), (8, "ring"), (8, "hybrid")])
-def test_blocks_in_pieces_are_the_same_blocks(case, devices, name):
+@functools.cache
+def judged(used, case):
     with jax.enable_x64(True):
         x, y = (jnp.asarray(a) for a in np.random.default_rng(1).normal(size=(2, 64, D)))
-        doors = DOORS[name](devices, tile=TILE), rows.dense
-        got, want = (jax.jit(jax.value_and_grad(functools.partial(total, used, case), (0, 1)))(x, y) for used in doors)
-        for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12 * np.abs(other).max())
+        return jax.device_get(jax.jit(jax.value_and_grad(functools.partial(total, used, case), (0, 1)))(x, y))
+
+
+IN_PLAIN = [("ring", 4, "both"), ("ring", 8, "own"), ("ring", 2, "fixed"), ("hybrid", 8, "both")]
+PIECES = [
+    pytest.param(name, devices, case, marks=() if (name, devices, case) in IN_PLAIN else pytest.mark.slow)
+    for devices, name in ((2, "ring"), (4, "ring"), (8, "ring"), (8, "hybrid"))
+    for case in ("both", "own", "fixed")
+]
+
+
+@pytest.mark.parametrize("name, devices, case", PIECES)
+def test_blocks_in_pieces_are_the_same_blocks(name, devices, case):
+    got, want = (judged(used, case) for used in (DOORS[name](devices, tile=TILE), rows.dense))
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12 * np.abs(other).max())
 
 
 def test_whole_blocks_are_sent_only_at_the_start():
@@ -98,8 +109,8 @@ def table(place, check):
         return jax.shard_map(fn, mesh=mesh(8), in_specs=(everywhere, split), out_specs=out, check_vma=check)
 
     if place == "outside":
-        return jax.grad(shard(local, everywhere), (0, 1))(w, x)
-    return shard(jax.grad(local, (0, 1)), (everywhere, split))(w, x)
+        return jax.jit(jax.grad(shard(local, everywhere), (0, 1)))(w, x)
+    return jax.jit(shard(jax.grad(local, (0, 1)), (everywhere, split)))(w, x)
 
 
 @pytest.mark.parametrize("place, check, right", [("outside", True, True), ("outside", False, True), ("inside", True, True)])

@@ -1,5 +1,7 @@
 """The definition of the row sums and of every rule, against double loops in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +47,7 @@ def test_rule_and_sums_equal_the_loops(name, rng):
         w = oracle(a, b)
         assert 0 < (w > 0).mean() < 1
         np.testing.assert_allclose(weigh(q, k), w, rtol=1e-12)
-        got = rows.dense(q, k, scale=3.0, weigh=weigh, veto=rows.same_index)
+        got = jax.jit(lambda q, k: rows.dense(q, k, scale=3.0, weigh=weigh, veto=rows.same_index))(q, k)
     want = oracles.row_sums(x, y, 3.0, w, np.eye(N, M, dtype=bool))
     for one, other in zip(got, want, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
@@ -80,7 +82,7 @@ def test_mulsupcon_counts_the_labels_that_have_a_positive(rng):
     x = jnp.asarray(rng.normal(size=(N, D)))
     q = Rows(x, jnp.asarray(label), jnp.arange(N))
     weigh, a, b = rows.ready(rows.mulsupcon, q, q, rows.same_index)
-    wgt = rows.dense(a, b, scale=1.0, weigh=weigh, veto=rows.same_index).wgt
+    wgt = jax.jit(lambda a, b: rows.dense(a, b, scale=1.0, weigh=weigh, veto=rows.same_index).wgt)(a, b)
     want = [sum(label[:, c].sum() > 1 for c in np.flatnonzero(label[i])) for i in range(N)]
     np.testing.assert_allclose(wgt, want, rtol=1e-6)
     with pytest.raises(ValueError, match="veto"):
@@ -93,9 +95,7 @@ def test_wholly_masked_rows_are_finite_and_move_nothing(rng):
     def total(x, scale):
         valid = jnp.array([1.0, 0.0, 1.0])
         q = Rows(x, jnp.array([0, 0, 1]), jnp.arange(3), valid)
-        sums = rows.dense(
-            q, q, scale=scale, weigh=rows.same_label, veto=rows.other(lambda q, k: rows.same_index(q, k) | True)
-        )
+        sums = rows.dense(q, q, scale=scale, weigh=rows.same_label, veto=rows.other(lambda q, k: rows.same_index(q, k) | True))
         nothing = rows.dense(q, q, scale=scale, weigh=rows.same_label, veto=lambda q, k: jnp.ones((3, 3), bool))
         for one in nothing:
             assert np.isfinite(jax.lax.stop_gradient(one) if not isinstance(one, jax.core.Tracer) else 0).all()
@@ -114,7 +114,7 @@ def test_scale_100_and_duplicates_are_finite():
         sums = rows.dense(q.replace(x=x), q.replace(x=x), scale=100.0, weigh=rows.same_label, veto=rows.same_index)
         return jnp.mean(sums.lse - sums.pos / sums.wgt)
 
-    value, grad = jax.value_and_grad(loss)(x)
+    value, grad = jax.jit(jax.value_and_grad(loss))(x)
     np.testing.assert_allclose(value, np.log(5), rtol=1e-4)
     assert np.isfinite(grad).all()
 
@@ -123,8 +123,8 @@ def test_two_key_sets_merge_into_one(rng):
     q = Rows(jnp.asarray(rng.normal(size=(N, D))), jnp.asarray(rng.integers(0, 3, N)))
     k = Rows(jnp.asarray(rng.normal(size=(M, D))), jnp.asarray(rng.integers(0, 3, M)))
     left, right = jax.tree.map(lambda a: a[:4], k), jax.tree.map(lambda a: a[4:], k)
-    whole = rows.dense(q, k, scale=5.0, weigh=rows.same_label)
-    both = rows.merge(*(rows.dense(q, part, scale=5.0, weigh=rows.same_label) for part in (left, right)))
+    run = functools.partial(rows.dense, scale=5.0, weigh=rows.same_label)
+    whole, both = jax.jit(lambda: (run(q, k), rows.merge(run(q, left), run(q, right))))()
     for one, other in zip(both, whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 

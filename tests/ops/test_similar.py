@@ -9,7 +9,7 @@ import pytest
 
 import oracles
 import oracles_unimodal as slow
-from dress import DOORS, dress
+from dress import DOORS, cases, dress
 from supcon_jax.losses import contrast
 from supcon_jax.ops import rows
 from supcon_jax.ops.rows import Rows
@@ -39,17 +39,28 @@ def by_loops(found, attract, live=None):
     return oracles.supcon(X, X, w.astype(float), 6.0, out if attract else out | found)
 
 
-@pytest.mark.parametrize("attract", [False, True], ids=["eliminated", "attracted"])
-@pytest.mark.parametrize("support", [None, SUPPORT], ids=["views", "support"])
-def test_equals_the_loops(support, attract):
-    value, _ = dress(functools.partial(loss, support=support, attract=attract), [X, np.float64(6)])
+CASES = {
+    f"{name}-{what}": (support, what == "attracted")
+    for name, support in (("views", None), ("support", SUPPORT)) for what in ("eliminated", "attracted")
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case, devices", cases(CASES, ["support-attracted"], slow=False))
+def test_equals_the_loops(case, devices):
+    support, attract = CASES[case]
+    value, _ = dress(functools.partial(loss, support=support, attract=attract), [X, np.float64(6)], devices=devices)
     found = slow.nearest(X, support, RECORD, MOST, THRESHOLD)
     assert 0 < found.sum() < N * MOST and (found != found.T).any()  # some are near, few enough are, and not both ways
     np.testing.assert_allclose(value, by_loops(found, attract), rtol=1e-12)
 
 
-@pytest.mark.parametrize("attract", [False, True], ids=["eliminated", "attracted"])
-@pytest.mark.parametrize("place", ["tiled", "ring", "hybrid"])
+PLACES = [
+    pytest.param(place, attract, id=f"{place}-{what}", marks=pytest.mark.slow if attract != (place == "ring") else ())
+    for place in ("tiled", "ring", "hybrid") for attract, what in ((False, "eliminated"), (True, "attracted"))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place, attract", PLACES)
 def test_every_door_is_the_definition(place, attract):
     """What was found is not the same from either side, although the logits are."""
     used = DOORS[place](1 if place == "tiled" else 8, tile=(4, 6))
@@ -70,7 +81,7 @@ def test_padding_is_never_found_and_finds_nothing():
     whole[: N - 2, : N - 2] = found
     for attract in (False, True):
         with jax.enable_x64(True):
-            got = loss(jnp.asarray(x), 6.0, attract=attract, valid=live)
+            got = jax.jit(lambda x, attract=attract: loss(x, 6.0, attract=attract, valid=live))(jnp.asarray(x))
         np.testing.assert_allclose(got, by_loops(whole, attract, live), rtol=1e-12)
 
 

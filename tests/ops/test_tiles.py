@@ -61,6 +61,7 @@ RULES = {
 }
 
 
+@functools.cache
 def defined(name, own):
     """Rows, rules, and their numbers from the definition: sums of both sides, what pulls on them, gradients."""
     q, k, rules = draw(21), draw(33, 1), RULES[name]
@@ -100,7 +101,7 @@ def test_both_sides_in_one_sweep(name, form):
     q, k, rules, want, seed, grads = defined(name, own=False)
     form = FORMS[form]
     pulls = [Pull(s.lse, *one) for s, one in zip(want, seed, strict=True)]
-    for tile in ((4, 6), (16, 8), (64, 64))[:: 1 if name == "leaning" else 2]:
+    for tile in ((4, 6), (16, 8), (64, 64))[: 3 if name == "leaning" and form == FORMS["running"] else 1]:
         mine, theirs = both_sides(Asked(q.x), q, k, rules, tile=tile, columns=True, form=form)
         close((mine.sums(), theirs.sums()), want)
         close(gradients(Asked(q.x), q, k, *pulls, rules, tile=tile, form=form), (Asked(grads[0]), grads[1]))
@@ -112,7 +113,7 @@ def test_half_a_sweep_of_symmetric_logits(name, form):
     """One of the two sides of each pair is made; the sums of both add to the definition's, and so do the gradients."""
     q, _, rules, (want, _), (one, other), grads = defined(name, own=True)
     pull, form = Pull(want.lse, one[0] + other[0], one[1] + other[1]), FORMS[form]
-    for tile in ((4, 6), (64, 64)):
+    for tile in ((4, 6), (64, 64))[: 2 if name == "leaning" else 1]:
         close(plus(*both_sides(Asked(q.x), q, q, rules, tile=tile, half=True, form=form)).sums(), want)
         dz, dk = gradients(Asked(q.x), q, q, pull, pull, rules, tile=tile, half=True, form=form)
         close(dz.x + dk, sum(grads))
