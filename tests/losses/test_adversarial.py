@@ -75,7 +75,9 @@ def test_penalty_of_a_linear_discriminator(weight, power):
             )
             return value, (logits, more == "more")
 
-        (value, (logits, passed)), grads = jax.value_and_grad(penalty, (0, 1), has_aux=True)(jnp.asarray(w), jnp.asarray(v))
+        (value, (logits, passed)), grads = jax.jit(jax.value_and_grad(penalty, (0, 1), has_aux=True))(
+            jnp.asarray(w), jnp.asarray(v)
+        )
     norm = np.sqrt(w @ w + v @ v)
     np.testing.assert_allclose(value, weight * norm**power, rtol=1e-12)
     for grad, x in zip(grads, (w, v), strict=True):

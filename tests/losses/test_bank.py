@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import oracles_unimodal as slow
-from dress import DOORS, dress, split
+from dress import DOORS, cases, dress, split
 from supcon_jax.losses import bank, contrast
 from supcon_jax.ops import rows
 from supcon_jax.ops.rows import Rows
@@ -34,12 +34,17 @@ def kept(x, scale, sums=rows.dense, negatives="shared", **how):
     return bank.contrast(Rows(x), *given, scale=scale, sums=sums, **how)
 
 
-@pytest.mark.parametrize("own", ["keep", "drop"])
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("negatives", bank.NEGATIVES)
-def test_equals_the_loops(negatives, form, own):
+CASES = {
+    f"{negatives}-{form}-{own}": (negatives, form, own)
+    for negatives in bank.NEGATIVES for form in FORMS for own in ("keep", "drop")
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case, devices", cases(CASES, ["shared-nce-keep", "per_anchor-softmax-drop"], long=False))
+def test_equals_the_loops(case, devices):
+    negatives, form, own = CASES[case]
     fn = functools.partial(kept, negatives=negatives, own=own, **FORMS[form])
-    value, _ = dress(fn, [X, np.float64(6)], full=(negatives, form, own) == ("shared", "nce", "keep"))
+    value, _ = dress(fn, [X, np.float64(6)], full=case == "shared-nce-keep", devices=devices)
     how = {**FORMS[form]}
     want = slow.bank(X, KEPT, INDEX, DRAWN[negatives], 6.0, how.pop("form", form), how.pop("z", None), own == "keep")
     np.testing.assert_allclose(value, want, rtol=1e-11)
@@ -50,9 +55,10 @@ def test_the_same_rows_shared_or_drawn_by_each():
         given = (jnp.asarray(KEPT, jnp.float32), jnp.asarray(INDEX))
         shared = jnp.asarray(DRAWN["shared"], jnp.int32)
         each = jnp.tile(shared[None], (N, 1))
-        run = functools.partial(bank.contrast, Rows(jnp.asarray(X, jnp.float32)), *given, scale=6.0, **how)
+        run = jax.jit(functools.partial(bank.contrast, Rows(jnp.asarray(X, jnp.float32)), *given, scale=6.0, **how))
         np.testing.assert_allclose(run(shared), run(each), rtol=1e-5)
-        z = [bank.normaliser(Rows(jnp.asarray(X, jnp.float32)), *given, d, scale=6.0) for d in (shared, each)]
+        normaliser = jax.jit(functools.partial(bank.normaliser, Rows(jnp.asarray(X, jnp.float32)), *given, scale=6.0))
+        z = [normaliser(d) for d in (shared, each)]
         np.testing.assert_allclose(*z, rtol=1e-5)
 
 
@@ -60,9 +66,9 @@ def queued(x, own, others, scale, sums, base=None):
     return bank.among(Rows(x), own, Rows(others), scale=scale, base=base, sums=sums)
 
 
-@pytest.mark.parametrize("base", [None, 0.5])
-def test_own_keys_and_a_queue(base):
-    value, grads = dress(functools.partial(queued, base=base), [X, Y, QUEUE, np.float64(6)], full=base is None)
+@pytest.mark.parametrize("base, devices", cases([None, 0.5], [None], long=False))
+def test_own_keys_and_a_queue(base, devices):
+    value, grads = dress(functools.partial(queued, base=base), [X, Y, QUEUE, np.float64(6)], full=base is None, devices=devices)
     each = [slow.among(6 * slow.dot(x, y), [6 * slow.dot(x, o) for o in QUEUE]) for x, y in zip(X, Y, strict=True)]
     np.testing.assert_allclose(value, np.mean(each) / (1 if base is None else 6 * base), rtol=1e-12)
     assert all(np.abs(g).max() > 1e-4 for g in grads)
@@ -75,31 +81,39 @@ def test_own_keys_and_a_queue_are_info_nce():
         index = jnp.concatenate([q.index, jnp.full(len(QUEUE), -1, jnp.int32)])
         k = Rows(jnp.concatenate([jnp.asarray(Y), jnp.asarray(QUEUE)]), index=index)
         veto = lambda q, k: ~rows.same_index(q, k) & (k.index >= 0)[None, :]  # noqa: E731
-        want = contrast.info_nce(q, k, scale=6.0, veto=veto)
-        np.testing.assert_allclose(queued(q.x, k.x[:N], k.x[N:], 6.0, rows.dense), want, rtol=1e-12)
+        want = jax.jit(lambda q, k: contrast.info_nce(q, k, scale=6.0, veto=veto))(q, k)
+        got = jax.jit(lambda x, y: queued(x, y[:N], y[N:], 6.0, rows.dense))(q.x, k.x)
+        np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
-@pytest.mark.parametrize("place", ["tiled", "ring", "hybrid"])
-def test_every_door_is_the_definition(place):
-    used = DOORS[place](1 if place == "tiled" else 8, tile=(4, 6))
+@functools.cache
+def judged(used, form):
     with jax.enable_x64(True):
-        args = jnp.asarray(X), jnp.asarray(6.0)
-        for how in FORMS.values():
-            got, want = (
-                jax.jit(jax.value_and_grad(functools.partial(kept, sums=door, own="drop", **how), (0, 1)))(*args)
-                for door in (used, rows.dense)
-            )
-            for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-                np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)
+        fn = functools.partial(kept, sums=used, own="drop", **FORMS[form])
+        return jax.device_get(jax.jit(jax.value_and_grad(fn, (0, 1)))(jnp.asarray(X), jnp.asarray(6.0)))
 
 
-@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
-def test_a_changed_image_and_the_image(lam):
+PLACES = [
+    pytest.param(place, form, marks=pytest.mark.slow if (form == "nce") != (place == "ring") else ())
+    for place in ("tiled", "ring", "hybrid")
+    for form in FORMS
+]
+
+
+@pytest.mark.parametrize("place, form", PLACES)
+def test_every_door_is_the_definition(place, form):
+    used = DOORS[place](1 if place == "tiled" else 8, tile=(4, 6))
+    for one, other in zip(jax.tree.leaves(judged(used, form)), jax.tree.leaves(judged(rows.dense, form)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("lam, devices", cases([0.0, 0.3, 1.0], [0.3], long=False))
+def test_a_changed_image_and_the_image(lam, devices):
     def loss(x, y, scale, sums):
         given = (jnp.asarray(KEPT, x.dtype), jnp.asarray(INDEX), jnp.asarray(DRAWN["shared"], jnp.int32))
         return bank.pirl(Rows(x), Rows(y), *given, scale=scale, lam=lam, sums=sums)
 
-    value, (dx, dy, _) = dress(loss, [X, Y, np.float64(6)])
+    value, (dx, dy, _) = dress(loss, [X, Y, np.float64(6)], devices=devices)
     own, other = (slow.bank(v, KEPT, INDEX, DRAWN["shared"], 6.0, "softmax") for v in (X, Y))
     np.testing.assert_allclose(value, lam * other + (1 - lam) * own, rtol=1e-12)
     assert dx.any() == (lam < 1) and dy.any() == (lam > 0)
@@ -111,7 +125,8 @@ def test_rows_that_are_not_valid_drop_out():
     args = jnp.asarray(KEPT, jnp.float32), jnp.asarray(INDEX)
     for negatives, how in (("shared", {}), ("per_anchor", {}), ("shared", FORMS["nce"])):
         drawn = DRAWN[negatives]
-        got = bank.contrast(Rows(x, valid=jnp.asarray(valid)), *args, jnp.asarray(drawn), scale=6.0, **how)
+        run = jax.jit(functools.partial(bank.contrast, scale=6.0, **how))
+        got = run(Rows(x, valid=jnp.asarray(valid)), *args, jnp.asarray(drawn))
         picks = drawn if drawn.ndim == 1 else drawn[valid]
         want = slow.bank(X[valid], KEPT, INDEX[valid], picks, 6.0, how.get("form", "softmax"), how.get("z"))
         np.testing.assert_allclose(got, want, rtol=1e-5)
@@ -149,10 +164,10 @@ def test_draws_and_the_first_rows():
 
 def test_scale_100_zero_rows_and_equal_rows_are_finite():
     given = (jnp.asarray(KEPT, jnp.float32), jnp.asarray(INDEX), jnp.asarray(DRAWN["shared"]))
-    for x in (X, np.zeros((N, D)), np.repeat(X[:1], N, axis=0)):
-        for how in FORMS.values():
-            run = jax.value_and_grad(lambda x, how=how: bank.contrast(Rows(x), *given, scale=100.0, **how))
-            value, grad = run(jnp.asarray(x, jnp.float32))
+    for how in FORMS.values():
+        run = jax.jit(jax.value_and_grad(lambda x, how=how: bank.contrast(Rows(x), *given, scale=100.0, **how)))
+        for x in (X, np.zeros((N, D)), np.repeat(X[:1], N, axis=0)):
+            value, grad = run(np.float32(x))
             assert np.isfinite(value) and np.isfinite(grad).all()
     value = bank.contrast(Rows(jnp.zeros((N, D))), *given, scale=100.0)
     np.testing.assert_allclose(value, np.log(1 + M), rtol=1e-6)

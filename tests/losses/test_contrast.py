@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import oracles
-from dress import door, dress
+from dress import cases, door, dress
 from supcon_jax.losses import contrast
 from supcon_jax.ops import rows, sharded
 from supcon_jax.ops.rows import Rows
@@ -66,10 +66,10 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_supcon(name):
+@pytest.mark.parametrize("name, devices", cases(SETTINGS, ["single", "jaccard_count", "mulsupcon_weighted"]))
+def test_supcon(name, devices):
     fn, slow = SETTINGS[name]
-    value, _ = dress(fn, [X, Y, np.float64(7.0)], full=name == "single")
+    value, _ = dress(fn, [X, Y, np.float64(7.0)], full="wide" if name == "single" else False, devices=devices)
     np.testing.assert_allclose(value, slow(), rtol=1e-12)
 
 
@@ -79,9 +79,7 @@ def test_per_row_scale_and_given_norm():
     with jax.enable_x64(True):
         q = Rows(jnp.asarray(X), jnp.asarray(LABEL))
         got, has = contrast.supcon_rows(q, q.replace(x=jnp.asarray(Y)), scale=jnp.asarray(scale), base=0.5)
-        given = contrast.supcon(
-            q, q.replace(x=jnp.asarray(Y)), scale=jnp.asarray(scale), norm=jnp.full(N, 2.0), empty="zero"
-        )
+        given = contrast.supcon(q, q.replace(x=jnp.asarray(Y)), scale=jnp.asarray(scale), norm=jnp.full(N, 2.0), empty="zero")
     np.testing.assert_array_equal(has, ~np.isnan(values))
     np.testing.assert_allclose(got, np.nan_to_num(values) / (scale * 0.5), rtol=1e-12)
     count = oracles.same_label(LABEL, LABEL).sum(1)
@@ -102,17 +100,23 @@ def test_both_ways_are_two_losses(weights):
     valid = np.arange(N) != 3, np.arange(N) < 8
     q, k = (Rows(jnp.asarray(x), jnp.asarray(label), valid=jnp.asarray(v)) for x, v in zip((X, Y), valid, strict=True))
     how = {"scale": 7.0, "weights": weights, "empty": "zero", "base": 0.5, "norm": "count"}
-    want = [contrast.supcon(q, k, **how), contrast.supcon(k, q, **how)]
+    doors = rows.dense, sharded.tiled(tile=(4, 6)), door(8)
+
+    @jax.jit
+    def run(q, k):
+        want = contrast.supcon(q, k, **how), contrast.supcon(k, q, **how)
+        return want, [contrast.supcon_both(q, k, sums=sums, **how) for sums in doors]
+
+    want, found = run(q, k)
     assert abs(want[0] - want[1]) > 1e-2
-    for sums in (rows.dense, sharded.tiled(tile=(4, 6)), door(8)):
-        np.testing.assert_allclose(contrast.supcon_both(q, k, sums=sums, **how), want, rtol=1e-5)
+    for got in found:
+        np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 def test_ntxent():
     value, _ = dress(
         lambda v, scale, sums: contrast.ntxent(v, scale=scale, sums=sums),
         [np.stack([X, Y], 1), np.float64(5)],
-        full=True,
     )
     np.testing.assert_allclose(value, oracles.ntxent(X, Y, 5.0), rtol=1e-12)
 
@@ -141,9 +145,12 @@ def with_own(label, oracle):
     return w
 
 
-@pytest.mark.parametrize("unlabelled", [False, True])
-@pytest.mark.parametrize("mode", MODES)
-def test_label_supcon(mode, unlabelled):
+UNLABELLED = {f"{mode}-{unlabelled}": (mode, unlabelled) for mode in MODES for unlabelled in (False, True)}
+
+
+@pytest.mark.parametrize("name, devices", cases(UNLABELLED, ["single-True"]))
+def test_label_supcon(name, devices):
+    mode, unlabelled = UNLABELLED[name]
     label, oracle = MODES[mode]
     label = label.copy()
     if unlabelled:
@@ -164,24 +171,23 @@ def test_label_supcon(mode, unlabelled):
         assert set(terms) == {"inter", "inner", "image_text", "text_image", "image_image", "text_text"}
         return total
 
-    value, _ = dress(fn, [X, Y, np.float64(7)], full=mode == "single" and unlabelled)
+    value, _ = dress(fn, [X, Y, np.float64(7)], full=devices == 8 and mode == "single", devices=devices)
     w = with_own(label, oracle)
     inter, inner = oracles.label_supcon(X, Y, w, w, 7.0)
     np.testing.assert_allclose(value, 0.5 * inter + 2 * inner, rtol=1e-12)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_label_mulsupcon_equals_the_loop_over_labels(weighted):
+@pytest.mark.parametrize("mode, devices", cases(["mulsupcon", "mulsupcon_weighted"], []))
+def test_label_mulsupcon_equals_the_loop_over_labels(mode, devices):
     hot = HOT.copy()
     hot[~hot.any(axis=1), 0] = 1  # all labelled
-    mode = "mulsupcon_weighted" if weighted else "mulsupcon"
 
     def fn(image, text, scale, sums):
         return contrast.label_supcon(image, text, jnp.asarray(hot), scale=scale, label_mode=mode, sums=sums)[0]
 
-    value, _ = dress(fn, [X, Y, np.float64(7)])
+    value, _ = dress(fn, [X, Y, np.float64(7)], devices=devices)
     blocks = [(X, Y, NOTHING), (Y, X, NOTHING), (X, X, SELF), (Y, Y, SELF)]
-    want = sum(oracles.mulsupcon(a, c, hot, hot, 7.0, out, weighted) for a, c, out in blocks) / 2
+    want = sum(oracles.mulsupcon(a, c, hot, hot, 7.0, out, mode == "mulsupcon_weighted") for a, c, out in blocks) / 2
     np.testing.assert_allclose(value, want, rtol=1e-12)
 
 
@@ -251,8 +257,7 @@ def test_frozen_text_side():
         return contrast.label_supcon(x, y, jnp.asarray(LABEL), scale=7.0, stop_text=stop)[0]
 
     free, stopped = (
-        jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)(jnp.asarray(X), jnp.asarray(Y), stop)
-        for stop in (False, True)
+        jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)(jnp.asarray(X), jnp.asarray(Y), stop) for stop in (False, True)
     )
     np.testing.assert_allclose(stopped[0], free[0], rtol=1e-5, atol=1e-7)
     assert not np.any(stopped[1]) and np.any(free[1])

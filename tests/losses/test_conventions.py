@@ -245,11 +245,12 @@ def test_codes_spreads_and_constants():
     """The numbers that stand between: a code, the temperatures of clusters, the constant of a bank."""
     with jax.enable_x64(True):
         z = jnp.asarray(Z1)
-        codes = sinkhorn(unit(z) @ jnp.asarray(PROTOTYPES).T)
+        codes = jax.jit(lambda z: sinkhorn(unit(z) @ jnp.asarray(PROTOTYPES).T))(z)
         np.testing.assert_allclose(codes[0, :2], [0.48071012, 0.49309798], rtol=1e-7)
         square = jnp.array([0.04, 0.09, 0.16, 0.25, 0.01, 0.36, 0.49, 0.64])
-        got = prototypes.concentration(square, jnp.array([0, 0, 0, 1, 2, 2, 2, 2]), 3, temperature=0.2)
+        cluster = jnp.array([0, 0, 0, 1, 2, 2, 2, 2])
+        got = jax.jit(lambda square: prototypes.concentration(square, cluster, 3, temperature=0.2))(square)
         np.testing.assert_allclose(got, [0.14699396, 0.22650302, 0.22650302], rtol=1e-7)
         index, drawn = jnp.arange(8), jnp.asarray(DRAWN)
-        got = bank.normaliser(Rows(unit(z)), jnp.asarray(BANK), index, drawn, scale=1 / 0.07)
+        got = jax.jit(lambda z: bank.normaliser(Rows(unit(z)), jnp.asarray(BANK), index, drawn, scale=1 / 0.07))(z)
         np.testing.assert_allclose(got, 99821.84055515, rtol=1e-9)

@@ -52,7 +52,7 @@ def test_views_that_agree_and_columns_that_do_not():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_collapse_is_finite_and_costs(name):
-    fn = jax.value_and_grad(LOSSES[name][0], (0, 1))
+    fn = jax.jit(jax.value_and_grad(LOSSES[name][0], (0, 1)))
     for x in (jnp.zeros((16, 5)), jnp.ones((16, 5)), jnp.asarray(A, jnp.float32) * (np.arange(16) > 0)[:, None]):
         value, grads = fn(x, x)
         assert np.isfinite(value) and all(np.isfinite(g).all() for g in grads)

@@ -9,7 +9,7 @@ import pytest
 
 import oracles
 import oracles_unimodal
-from dress import DOORS, dress
+from dress import DOORS, cases, dress
 from supcon_jax.losses import contrast, negatives
 from supcon_jax.ops import rows, sharded
 from supcon_jax.ops.rows import Rows
@@ -33,16 +33,19 @@ LOSSES = {  # the library's function, the loops', what both are given
 }
 
 
-@pytest.mark.parametrize("own", [True, False])
-@pytest.mark.parametrize("name", LOSSES)
-def test_equals_the_loops(name, own):
+KEYS = {f"{name}-{own}": (name, own) for name in LOSSES for own in (True, False)}
+
+
+@pytest.mark.parametrize("case, devices", cases(KEYS, ["decoupled-True", "debiased-False"], long=False))
+def test_equals_the_loops(case, devices):
+    name, own = KEYS[case]
     fn, slow, options = LOSSES[name]
 
     def loss(x, y, scale, sums):
         q = Rows(x, jnp.asarray(LABEL), jnp.arange(N))
         return fn(q, None if own else q.replace(x=y), scale=scale, sums=sums, **options)
 
-    value, _ = dress(loss, [X, Y, np.float64(4)])
+    value, _ = dress(loss, [X, Y, np.float64(4)], devices=devices)
     w = oracles.same_label(LABEL, LABEL)
     np.testing.assert_allclose(value, slow(X, X if own else Y, w, 4.0, SELF if own else NOTHING, **options), rtol=1e-12)
 
@@ -132,7 +135,7 @@ def test_harder_negatives_pull_at_the_slope_of_all():
             return jnp.sum(jnp.where(number > 0, each, 0)) / jnp.sum(number > 0)
 
         got, want = (
-            jax.value_and_grad(fn, (0, 1))(q.x, scale)
+            jax.jit(jax.value_and_grad(fn, (0, 1)))(q.x, scale)
             for fn in (lambda x, scale: negatives.hardened(q.replace(x=x), scale=scale, alpha=alpha), plain)
         )
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
@@ -147,17 +150,18 @@ def test_mean_inside_is_not_larger_than_outside():
     np.testing.assert_allclose(negatives.supcon_in(pairs(X), scale=4.0), contrast.supcon(pairs(X), scale=4.0), rtol=1e-5)
 
 
+@functools.cache
+def compiled(name):
+    fn, _, options = LOSSES[name]
+    return jax.jit(jax.value_and_grad(lambda x, scale, label: fn(Rows(x, label), scale=scale, **options), (0, 1)))
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("labels", ["all alike", "all different", "pairs"])
 def test_scale_100_and_rows_without_negatives_are_finite(name, labels):
-    fn, _, options = LOSSES[name]
-    label = {"all alike": jnp.zeros(N, jnp.int32), "all different": jnp.arange(N), "pairs": jnp.arange(N) // 2}[labels]
-
-    def loss(x, scale):
-        return fn(Rows(x, label), scale=scale, **options)
-
+    label = {"all alike": np.zeros(N, np.int32), "all different": np.arange(N), "pairs": np.arange(N) // 2}[labels]
     for x in (X, np.repeat(X[:1], N, axis=0), np.concatenate([X[:6], -X[:6]])):
-        value, grads = jax.jit(jax.value_and_grad(loss, (0, 1)))(jnp.asarray(x, jnp.float32), jnp.float32(100))
+        value, grads = compiled(name)(np.float32(x), np.float32(100), np.int32(label))
         assert np.isfinite(value) and all(np.isfinite(g).all() for g in grads)
 
 
@@ -166,7 +170,7 @@ def test_the_floor_of_a_debiased_sum_has_no_gradient_from_negatives():
     x = jnp.asarray([[1.0, 0], [1.0, 0], [-1.0, 0]])
     label = jnp.array([0, 0, 1])
     run = functools.partial(negatives.debiased, scale=2.0, prior=0.5)
-    value, grad = jax.value_and_grad(lambda x: run(Rows(x, label)))(x)
+    value, grad = jax.jit(jax.value_and_grad(lambda x: run(Rows(x, label))))(x)
     np.testing.assert_allclose(value, np.log1p(np.exp(-4)), rtol=1e-5)
     assert not np.any(grad[2])
 

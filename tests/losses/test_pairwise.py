@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import oracles
-from dress import dress, grid, mesh
+from dress import cases, dress, grid, mesh
 from supcon_jax.losses import pairwise
 from supcon_jax.ops import rows, sharded
 from supcon_jax.ops.rows import Rows
@@ -24,17 +24,26 @@ def loss(x, y, scale, bias, sums, own=False, labelled=False):
     return pairwise.siglip(q, None if own else q.replace(x=y), scale=scale, bias=bias, weights=weights, sums=sums)
 
 
-@pytest.mark.parametrize("own, labelled", [(False, False), (False, True), (True, True)])
-def test_equals_the_loop(own, labelled):
+@pytest.mark.parametrize("case, devices", cases(["pairs", "labelled", "own"], ["labelled"], long=False))
+def test_equals_the_loop(case, devices):
+    own, labelled = case == "own", case != "pairs"
     value, _ = dress(
-        lambda *args, sums: loss(*args, sums, own, labelled), [X, Y, np.float64(4), np.float64(-3)], full=labelled
+        lambda *args, sums: loss(*args, sums, own, labelled),
+        [X, Y, np.float64(4), np.float64(-3)],
+        full=case == "labelled",
+        devices=devices,
     )
     w = oracles.same_label(LABEL, LABEL) if labelled else np.eye(N)
     np.testing.assert_allclose(value, oracles.siglip(X, X if own else Y, w, 4.0, -3.0, SELF if own else NOTHING), rtol=1e-12)
 
 
-@pytest.mark.parametrize("own", [False, True])
-@pytest.mark.parametrize("name", ["tiled", "ring", "hybrid", "auto"])
+PLACES = [
+    pytest.param(name, own, marks=pytest.mark.slow if own == (name in ("tiled", "hybrid")) else ())
+    for name in ("tiled", "ring", "hybrid", "auto") for own in (False, True)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, own", PLACES)
 def test_every_door_is_the_definition(name, own):
     used = {
         "tiled": sharded.tiled(tile=(4, 6)),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import oracles_unimodal as slow
-from dress import dress
+from dress import cases, dress
 from supcon_jax.losses.contrast import info_nce
 from supcon_jax.losses.predictive import NEGATIVES, cpc
 from supcon_jax.ops.rows import Rows
@@ -18,12 +18,15 @@ B, T, H, D, E, K = 8, 5, 3, 4, 3, 2
 Z, C, W = RNG.normal(size=(B, T, H, D)), RNG.normal(size=(B, T, H, E)), 0.5 * RNG.normal(size=(K, D, E))
 
 
-@pytest.mark.parametrize("grid", [False, True], ids=["sequence", "grid"])
-@pytest.mark.parametrize("negatives", NEGATIVES)
-def test_equals_the_loops(negatives, grid):
+FORMS = {f"{negatives}-{shape}": (negatives, shape == "grid") for negatives in NEGATIVES for shape in ("sequence", "grid")}
+
+
+@pytest.mark.parametrize("form, devices", cases(FORMS, ["both-sequence", "batch-grid"]))
+def test_equals_the_loops(form, devices):
+    negatives, grid = FORMS[form]
     z, c = (Z, C) if grid else (Z[:, :, 0], C[:, :, 0])
     fn = functools.partial(cpc, negatives=negatives, scale=0.7)
-    value, _ = dress(fn, [z, c, W], full=(negatives, grid) == ("both", False))
+    value, _ = dress(fn, [z, c, W], full=form == "both-sequence", devices=devices)
     want = slow.cpc(*(a.reshape(B, T, -1, a.shape[-1]) for a in (z, c)), W, negatives, 0.7)
     np.testing.assert_allclose(value, want, rtol=1e-11)
 
@@ -38,7 +41,7 @@ def test_one_step_over_the_batch_is_info_nce():
     z, c = (jnp.asarray(a[:, :2, 0], jnp.float32) for a in (Z, C))
     w = jnp.asarray(W[:1], jnp.float32)
     want = info_nce(Rows(c[:, 0] @ w[0].T), Rows(z[:, 1]), scale=1.0)
-    np.testing.assert_allclose(cpc(z, c, w, negatives="batch"), want, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(functools.partial(cpc, negatives="batch"))(z, c, w), want, rtol=1e-5)
 
 
 @pytest.mark.parametrize("negatives, candidates", [("batch", B), ("sequence", T * H), ("both", B * T * H)])

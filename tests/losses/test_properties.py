@@ -131,23 +131,29 @@ def test_images_and_texts_may_change_places(name):
     same(dy_again, dy)
 
 
+@jax.jit
+def becomes(x, y, label, scale):
+    views = jnp.stack([x, y], axis=1)
+    two = Rows(views.reshape(-1, D), jnp.repeat(jnp.arange(N), 2), jnp.arange(2 * N))
+    found = [(contrast.supcon(two, scale=scale, sums=DOOR), contrast.ntxent(views, scale=scale))]
+    ids = Rows(x, label, jnp.arange(N))
+    want = contrast.supcon(ids, scale=scale, sums=DOOR)
+    for rule in (rows.any_label, rows.all_labels, rows.jaccard()):
+        found.append((contrast.supcon(ids.replace(label=hot(label)), scale=scale, weights=rule, sums=DOOR), want))
+    kept = queue.keys(queue.init(2 * N, ids))
+    s = DOOR(ids, ids, scale=scale, weigh=rows.same_label, veto=rows.same_index)
+    more = DOOR(ids, kept, scale=scale, weigh=rows.same_label)
+    return [*found, (rows.merge(s, more).lse, s.lse)]
+
+
 @pytest.mark.parametrize("seed", DRAWS)
 def test_what_supcon_becomes(seed):
     """One label for each example of two views: NT-Xent. One-hot labels: those ids. A queue without rows: nothing."""
     x, y, label, _, rng = draw(seed)
     with jax.enable_x64(True):
         x, y, scale = unit(jnp.asarray(x)), unit(jnp.asarray(y)), 1 + 9 * rng.random()
-        views = jnp.stack([x, y], axis=1)
-        two = Rows(views.reshape(-1, D), jnp.repeat(jnp.arange(N), 2), jnp.arange(2 * N))
-        same(contrast.supcon(two, scale=scale, sums=DOOR), contrast.ntxent(views, scale=scale))
-        ids = Rows(x, jnp.asarray(label), jnp.arange(N))
-        want = contrast.supcon(ids, scale=scale, sums=DOOR)
-        for rule in (rows.any_label, rows.all_labels, rows.jaccard()):
-            same(contrast.supcon(ids.replace(label=hot(label)), scale=scale, weights=rule, sums=DOOR), want)
-        kept = queue.keys(queue.init(2 * N, ids))
-        s = DOOR(ids, ids, scale=scale, weigh=rows.same_label, veto=rows.same_index)
-        more = DOOR(ids, kept, scale=scale, weigh=rows.same_label)
-        same(rows.merge(s, more).lse, s.lse)
+        for got, want in becomes(x, y, jnp.asarray(label), jnp.asarray(scale)):
+            same(got, want)
 
 
 @pytest.mark.parametrize("seed", DRAWS)

@@ -48,10 +48,10 @@ def test_prototypes_have_no_gradient_and_what_was_not_taken_does_not_count():
         return proto_nce(Rows(x), clusterings(x.dtype), drawn=[(jnp.asarray(t), jnp.asarray(taken)) for t in TAKEN])
 
     with jax.enable_x64(True):
-        got = loss(jnp.asarray(X), [True, False])
+        got = jax.jit(lambda x: loss(x, [True, False]))(jnp.asarray(X))
         np.testing.assert_allclose(got, slow.proto_nce(X, GIVEN, "code", [t[:1] for t in TAKEN]), rtol=1e-12)
         one = clusterings(jnp.float64)[0]
-        of = jax.grad(lambda c, t: proto_nce(Rows(jnp.asarray(X)), [one.replace(centre=c, spread=t)]), (0, 1))
+        of = jax.jit(jax.grad(lambda c, t: proto_nce(Rows(jnp.asarray(X)), [one.replace(centre=c, spread=t)]), (0, 1)))
         assert not any(np.any(grad) for grad in of(one.centre, one.spread))
 
 
@@ -62,7 +62,7 @@ def test_rows_without_a_cluster_drop_out(negatives):
     x[lost] = 9.0
     with jax.enable_x64(True):
         one = clusterings(jnp.float64, [(centre, spread, np.where(lost, -1, own))])
-        got = proto_nce(Rows(jnp.asarray(x)), one, negatives=negatives)
+        got = jax.jit(lambda x: proto_nce(Rows(x), one, negatives=negatives))(jnp.asarray(x))
     want = slow.proto_nce(X[~lost], [(centre, spread, own[~lost])], negatives, [[]])
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
@@ -117,11 +117,13 @@ def test_prototypes_of_clusters_that_were_found():
 
 
 def test_equal_rows_and_prototypes_give_the_log_of_the_candidates():
-    x = jnp.tile(jnp.asarray(X[:1], jnp.float32), (N, 1))
-    one = Prototypes(jnp.tile(x[:1], (7, 1)), jnp.full(7, 0.1), jnp.zeros(N, jnp.int32))
-    np.testing.assert_allclose(proto_nce(Rows(x), [one], negatives="paper"), np.log(7), rtol=1e-5)
-    np.testing.assert_allclose(proto_nce(Rows(x), [one]), np.log(N), rtol=1e-5)
-    value, grad = jax.value_and_grad(lambda x: proto_nce(Rows(x), [one]))(jnp.zeros((N, D)))
+    x = np.repeat(np.float32(X[:1]), N, axis=0)
+    one = Prototypes(jnp.asarray(x[:7]), jnp.asarray(np.full(7, 0.1, np.float32)), jnp.asarray(np.zeros(N, np.int32)))
+    paper = jax.jit(lambda x: proto_nce(Rows(x), [one], negatives="paper"))
+    code = jax.jit(jax.value_and_grad(lambda x: proto_nce(Rows(x), [one])))
+    np.testing.assert_allclose(paper(x), np.log(7), rtol=1e-5)
+    np.testing.assert_allclose(code(x)[0], np.log(N), rtol=1e-5)
+    value, grad = code(0 * x)
     assert np.isfinite(value) and np.isfinite(grad).all()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import oracles
 import oracles_matching
-from dress import dress
+from dress import cases, dress
 from supcon_jax import config, ranges
 from supcon_jax.losses import terms
 
@@ -86,8 +86,8 @@ def seen(arrays, label, fakes=True):
     return terms.Seen(label=label, index=index, text_len=length, **given)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_values_and_slopes_of_the_loops(case):
+@pytest.mark.parametrize("case, devices", cases(CASES, ["unicl", "xmc"]))
+def test_values_and_slopes_of_the_loops(case, devices):
     term, fakes, label, mode, moving, slow = CASES[case]
 
     def fn(*arrays, sums):
@@ -98,7 +98,7 @@ def test_values_and_slopes_of_the_loops(case):
         assert parts["scl"] is value
         return value
 
-    value, grads = dress(fn, [ARRAYS[name] for name in moving], grad_rtol=3e-4)
+    value, grads = dress(fn, [ARRAYS[name] for name in moving], grad_rtol=3e-4, devices=devices)
     assert value == pytest.approx(slow(ARRAYS), rel=1e-10)
     way = {name: np.random.default_rng(1).normal(size=ARRAYS[name].shape) for name in moving}
     ahead, behind = (slow({**ARRAYS, **{n: ARRAYS[n] + s * 1e-5 * x for n, x in way.items()}}) for s in (1, -1))

@@ -45,7 +45,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case, devices", cases(CASES, ["support-attracted"], slow=False))
+@pytest.mark.parametrize("case, devices", cases(CASES, ["support-attracted"], long=False))
 def test_equals_the_loops(case, devices):
     support, attract = CASES[case]
     value, _ = dress(functools.partial(loss, support=support, attract=attract), [X, np.float64(6)], devices=devices)
