@@ -70,17 +70,16 @@ def dress(fn, args, *, full=False, devices=8, sums=True, rtol=1e-5, grad_rtol=1e
     args = [np.asarray(a) for a in args]
     moving = tuple(i for i, a in enumerate(args) if np.issubdtype(a.dtype, np.floating))
 
-    @functools.cache
-    def both(dtype, devices):
+    def both(devices):
         used = functools.partial(fn, sums=door(devices)) if sums else fn
         return jax.jit(jax.value_and_grad(used, moving))
 
     def given(dtype, devices, inputs):
-        cast = [np.asarray(a, dtype) if i in moving else a for i, a in enumerate(inputs)]
-        return [split(a, devices) if devices else jnp.asarray(a) for a in cast]
+        cast = [jnp.asarray(a, dtype) if i in moving else jnp.asarray(a) for i, a in enumerate(inputs)]
+        return [split(a, devices) for a in cast] if devices else cast
 
     def run(dtype, devices, inputs):
-        value, grads = both(dtype, devices)(*given(dtype, devices, inputs))
+        value, grads = both(devices)(*given(dtype, devices, inputs))
         for grad, i in zip(grads, moving, strict=True):
             assert grad.shape == inputs[i].shape and grad.dtype == dtype
         return np.float64(value), [np.asarray(g, np.float64) for g in grads]
