@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import hashlib
 import importlib.util
 import json
@@ -142,13 +143,11 @@ def check(config: ConfigDict, first: Mapping | tuple = ()) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
                 raise UserError(f"config.{key}={value}: must be a finite number")
-        for pattern, types, good, what in RANGES:
-            if fnmatch.fnmatchcase(key, pattern):
-                kinds = types if isinstance(types, tuple) else (types,)
-                fits = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
-                if not fits or not good(value):
-                    raise UserError(f"config.{key}={value!r}: must be {what}")
-                break
+        if row := rule(key):
+            kinds, good, what = row
+            fits = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+            if not fits or not good(value):
+                raise UserError(f"config.{key}={value!r}: must be {what}")
     if not config.stages:
         raise UserError("config.stages=(): must be names of stages, at least one")
     for name in config.stages:
@@ -163,6 +162,15 @@ def check(config: ConfigDict, first: Mapping | tuple = ()) -> None:
     if traced and traced[1] > max(steps.values()) + 1:
         there = ", ".join(f"{name} has {count}" for name, count in steps.items())
         raise UserError(f"config.every.profile={traced}: must be within the steps of a stage; {there}")
+
+
+@functools.cache  # hundreds of keys against a hundred patterns, for every config of a study
+def rule(key: str) -> tuple | None:
+    """(types, range check, what to do) of the first row of RANGES that a key matches, or None."""
+    for pattern, types, good, what in RANGES:
+        if fnmatch.fnmatchcase(key, pattern):
+            return types if isinstance(types, tuple) else (types,), good, what
+    return None
 
 
 def flat(config: Mapping, prefix: str = "") -> dict:
@@ -258,7 +266,10 @@ def override(config: ConfigDict, settings: Mapping[str, str]) -> ConfigDict:
         node = config
         for part in path:
             node = node[part]
-        with node.ignore_type():
+        if type(value) is type(old):
             node[leaf] = value
+        else:  # mesh.data, a word or a number
+            with node.ignore_type():
+                node[leaf] = value
     check(config, settings)
     return config

@@ -43,6 +43,7 @@ def roots(tmp_path_factory):
     return all_layouts(tmp_path_factory.mktemp("layouts"))
 
 
+@functools.cache  # many presets have the same encoders
 def variables(module, *shapes):
     return jax.eval_shape(lambda key, *args: module.init(key, *args), jax.random.key(0), *shapes)
 

@@ -52,9 +52,9 @@ def settled(study: dict) -> dict:
     Where it scores each variant's own last stage, its metrics keep "first:" and none.
     """
     own = study["stage"] == comparison.LAST
-    whole = {} if own else dict(zip(ENDS, ends(study, {}), strict=True))
+    whole = {} if own else ends(study, configs.load(worded(study, {})).stages)
     changes = {
-        v: keyed(c, dict(zip(ENDS, ends(study, c), strict=True)) if own else whole) for v, c in study["variants"].items()
+        v: keyed(c, ends(study, configs.load(worded(study, c)).stages) if own else whole) for v, c in study["variants"].items()
     }
     return study | {
         "stage": comparison.LAST if own else whole["last"], "variants": changes, "all": keyed(study.get("all", {}), whole),
@@ -63,15 +63,16 @@ def settled(study: dict) -> dict:
     }  # fmt: skip
 
 
-def ends(study: dict, changes: dict) -> tuple[str, str]:
-    """The first stage of a variant and the one that is scored. Raises UserError: the study's stage is not run."""
-    stages = configs.load(worded(study, changes)).stages
-    if study["stage"] == comparison.LAST:
-        return stages[0], stages[-1]
-    last = stages[-1] if study.get("lenient") and study["stage"] not in stages else study["stage"]
+def ends(study: dict, stages: tuple[str, ...]) -> dict[str, str]:
+    """The first stage of those that a variant runs and the one that is scored, {"first": name, "last": name}.
+
+    Raises UserError: the study's stage is not run.
+    """
+    own = study["stage"] == comparison.LAST or study.get("lenient") and study["stage"] not in stages
+    last = stages[-1] if own else study["stage"]
     if last not in stages:
         raise UserError(f"study: stage {last!r} is not among those run: {', '.join(stages)}")
-    return stages[0], last
+    return dict(zip(ENDS, (stages[0], last), strict=True))
 
 
 def named(word: str, mark: str, stages: dict) -> str:
@@ -93,8 +94,9 @@ def worded(study: dict, changes: dict) -> str:
 def configured(study: dict, variant: str, seed: int, workdir: epath.Path) -> dict:
     """The plain config of one run. Raises UserError: a key or value that the config does not have."""
     changes = study["variants"][variant]
+    config = configs.load(worded(study, changes))
     shared = {"cache": workdir / "features", **study["all"]}  # the reals are measured once for all runs
     if study["stage"] == comparison.LAST:
-        shared = keyed(shared, dict(zip(ENDS, ends(study, changes), strict=True)))
+        shared = keyed(shared, ends(study, config.stages))
     settings = {key: str(value) for key, value in {**shared, **changes, "seed": seed}.items() if key != "words"}
-    return configs.plain(configs.override(configs.load(worded(study, changes)), settings))
+    return configs.plain(configs.override(config, settings))
