@@ -12,6 +12,7 @@ from data.layouts import all_layouts
 from supcon_jax import config, core
 from supcon_jax.build import clip, compile, stage
 from supcon_jax.build.names import GENERATORS, net, resolve
+from supcon_jax.data import synthetic
 from supcon_jax.methods import METHODS as FUNCTIONS
 
 FULL = {
@@ -41,6 +42,14 @@ WORDS = ("<end>", "this", "bird", "is", "red")
 def roots(tmp_path_factory):
     """Files in the layout of each data set that lies on disk."""
     return all_layouts(tmp_path_factory.mktemp("layouts"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drawn_once():
+    """Most presets read the same few coloured shapes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "shapes", functools.cache(synthetic.shapes))
+        yield
 
 
 @functools.cache  # many presets have the same encoders
