@@ -1,6 +1,7 @@
 """Tiny runs through the command line in this process, each made once and shared by all tests that look at it."""
 
 import contextlib
+import fcntl
 import functools
 import io
 import json
@@ -35,11 +36,21 @@ def command(*argv):
 
 @functools.cache
 def shapes() -> pathlib.Path:
-    """Both stages of configs/shapes.py:tiny, on one device: eight simulated ones may wait for each other for ever."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="supcon_jax_shapes_"))
-    flags = ("--config.mesh.data=1", "--config.every.profile=2,3")
-    code, _ = command("--config=configs/shapes.py:tiny", f"--workdir={folder / 'w'}", *flags)
-    assert code == 0
+    """Both stages of configs/shapes.py:tiny, on one device: eight simulated ones may wait for each other for ever.
+
+    One process of the tests trains, the others wait for it: nobody writes to the folder afterwards.
+    """
+    together = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    place = pathlib.Path(tempfile.gettempdir(), f"supcon_jax_shapes_{together}")
+    folder = place if together else pathlib.Path(tempfile.mkdtemp(prefix="supcon_jax_shapes_"))
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            flags = ("--config.mesh.data=1", "--config.every.profile=2,3")
+            code, _ = command("--config=configs/shapes.py:tiny", f"--workdir={folder / 'w'}", *flags)
+            assert code == 0
+            (folder / "done").touch()
     return folder / "w"
 
 

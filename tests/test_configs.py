@@ -163,8 +163,10 @@ def check_traced(plain, part, made):
     PASSED.add(same)
 
 
-# what between them covers every method, label mode and number of branches; the others, full-size ones too, are slow
-TRACED = ("cub:plain,tiny", "cub:dfgan,tiny", "shapes:plain,ssagan,tiny", "shapes:classifier", "folder:multi,tiny")
+# what between them covers every label mode and number of branches, with the term and without; the others, full-size ones
+# too, are slow
+TRACED = ("shapes:plain,ssagan,tiny", "shapes:classifier", "folder:multi,tiny")
+SLOWLY = ("cub:plain,tiny", "cub:dfgan,tiny")
 
 
 def marked(word, traced=False):
@@ -189,7 +191,7 @@ def test_every_preset_is_built(preset, roots, tmp_path, monkeypatch):
         assert ("generate" in found.task.heads) == (section["method"] in GENERATORS)
 
 
-@pytest.mark.parametrize("preset", TRACED)
+@pytest.mark.parametrize("preset", [*TRACED, *(pytest.param(preset, marks=pytest.mark.slow) for preset in SLOWLY)])
 def test_a_step_of_each_kind_can_be_traced(preset, roots, tmp_path, monkeypatch):
     plain, made = built(preset, roots, tmp_path, monkeypatch)
     for part, found in made.items():

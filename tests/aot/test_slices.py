@@ -36,7 +36,7 @@ PERMUTES, SUM = "collective-permute", "all-reduce"
     "door, ceiling, kinds",
     [
         ("ring", 8 * MIB, {PERMUTES, SUM}),
-        ("gather", 5 * GIB, {"all-gather", SUM}),
+        pytest.param("gather", 5 * GIB, {"all-gather", SUM}, marks=pytest.mark.slow),
         pytest.param("ring jaccard", 24 * MIB, {PERMUTES, SUM}, marks=pytest.mark.slow),
         pytest.param("ring pallas", 64 * MIB, {PERMUTES, SUM}, marks=pytest.mark.slow),
     ],
@@ -70,6 +70,7 @@ def test_a_million_pairs_on_eight_chips():
     assert not measured("v5e:2x4", 256 * K, "matrix")["fits"]
 
 
+@pytest.mark.slow
 def test_a_ring_overlaps_on_a_small_slice():
     said = measured("v5e:4x4", 64 * K, "ring")
     assert said["collectives"]["collective-permute"]["synchronous"] == 0
