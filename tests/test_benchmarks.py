@@ -11,6 +11,7 @@ unimodal = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(unimodal)
 
 
+@pytest.mark.slow  # compiles a step and views of its own
 def test_ours_alone_is_measured_and_written(tmp_path):
     out = tmp_path / "ssl.json"
     drawn = unimodal.towers.views

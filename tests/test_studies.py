@@ -1,5 +1,6 @@
 """Every study that ships is within its config, and one flag away from other data."""
 
+import functools
 import pathlib
 
 import pytest
@@ -13,6 +14,13 @@ PICTURES = [name for name in STUDIES if name.startswith("ssl_")]  # of contrast 
 MAP = 22  # variants of a map
 
 
+@functools.cache
+def shipped(name):
+    """(a study as it ships, {variant: plain config} with its first seed)"""
+    found = study.load(f"configs/studies/{name}.py")
+    return found, {variant: study.configured(found, variant, 0, pathlib.Path("w")) for variant in found["variants"]}
+
+
 @pytest.mark.parametrize("name", sorted({*STUDIES} - {"scenes", "vocabulary", *PICTURES}))  # those are of shapes alone
 @pytest.mark.parametrize("other", ["configs/cub.py", "configs/coco.py:dfgan", "configs/emoji.py:small,quick"])
 def test_every_study_is_one_flag_away_from_other_data(name, other, tmp_path):
@@ -24,7 +32,7 @@ def test_every_study_is_one_flag_away_from_other_data(name, other, tmp_path):
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_study_of_pictures_is_one_flag_away_from_other_data(name, tmp_path):
-    first = study.load(f"configs/studies/{name}.py")["config"].partition(":")[2].split(",")[0]
+    first = shipped(name)[0]["config"].partition(":")[2].split(",")[0]
     found = study.load(f"configs/studies/{name}.py", f"configs/image.py:{first},mnist5k,tiny,both")
     plain = [study.configured(found, variant, 0, tmp_path) for variant in found["variants"]]
     assert len({config.digest(one) for one in plain}) == len(plain)
@@ -42,25 +50,25 @@ def test_a_variant_of_another_method_is_scored_by_its_own_last_stage(tmp_path):
     assert len(before) == 1  # so it is made once
 
 
-def test_studies_of_one_config_can_share_a_folder(tmp_path):
+def test_studies_of_one_config_can_share_a_folder():
     """A name means the same in all of them, and runs that two of them have in common are made once."""
     meaning, runs_of = {}, 0
     for name in STUDIES:
-        found = study.load(f"configs/studies/{name}.py")
+        found, plain = shipped(name)
         if found["config"] == "configs/shapes.py:quick":
-            for variant in found["variants"]:
-                told = config.digest(study.configured(found, variant, 0, tmp_path) | {"scl": 0})  # the stages have their own
+            for variant, one in plain.items():
+                told = config.digest(one | {"scl": 0})  # the stages have their own
                 assert meaning.setdefault(variant, told) == told, f"{name}: {variant}"
                 runs_of += 1
     assert len(set(meaning.values())) < 0.8 * runs_of
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_shipped_study_is_within_its_config(name, tmp_path):
+def test_every_shipped_study_is_within_its_config(name):
     """Every variant's keys exist, no variant is another one twice, and none is more than two values from the others."""
-    found = study.load(f"configs/studies/{name}.py")
+    found, made = shipped(name)
+    plain = list(made.values())
     assert found["title"] and 2 <= len(found["variants"]) <= (MAP if name in PICTURES else 11)
-    plain = [study.configured(found, variant, 0, tmp_path) for variant in found["variants"]]
     assert len({config.digest(one) for one in plain}) == len(plain)
     assert all(len({*changes} - {"words"}) <= (3 if name in PICTURES else 2) for changes in found["variants"].values())
     for one in plain:

@@ -1,5 +1,6 @@
 """Pretrained trunks of the encoders: read from their files, trained with, begun from, written out and put to use again."""
 
+import functools
 import json
 
 import jax
@@ -138,7 +139,8 @@ def test_a_trunk_that_learns_begins_as_in_its_file(minilm):
     assert trunks.begun(task, config, "damsm") is task  # a fixed one is no part of what learns
 
 
-def test_without_files_the_usual_networks_stand_for_them_in_shape(tmp_path):
+def test_without_files_the_usual_networks_stand_for_them_in_shape(tmp_path, monkeypatch):
+    monkeypatch.setattr(trunks.clip, "shapes", functools.cache(trunks.clip.shapes))  # of both towers, once
     trees, about, _ = compile_.frozen_shapes(plain("tiny,effnet,minilm"), "damsm", tmp_path)
     assert trees["text_trunk"]["params"]["embed"]["embedding"].shape == (30522, 384) and about["text_trunk"]["vocab"]
     assert trees["trunk"]["params"]["head"]["conv"]["kernel"].shape == (1, 1, 320, 1280)
