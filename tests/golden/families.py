@@ -7,6 +7,15 @@ MODULES = {"attngan_d64", "attngan_d128", "attngan_d256", "attngan_g", "attngan_
            "openai_clip_rn", "openai_clip_vit", "simsiam_resnet18_w16", "ssagan_d_magp", "ssagan_g", "supcon_resnet18_w16",
            "supcon_resnet50_w16", "tv_resnet18_w8", "tv_resnet50_w16", "tv_vit_tiny"}
 
+# those whose gradients take ten seconds or more: plain runs compare their outputs alone
+DEEP = {"attngan_g", "damsm_cnn_inception_w16", "dmgan_g", "fid_inception_w16", "galip_d_magp", "galip_g", "openai_clip_rn",
+        "simsiam_resnet18_w16", "ssagan_g", "tv_resnet18_w8", "tv_resnet50_w16"}
+BY_HAND = {"supcon_resnet50_w16"}  # the trunk of tv_resnet50_w16, the stem and head of supcon_resnet18_w16
+LIGHT = MODULES - DEEP - BY_HAND
+# no convolution: of the others' outputs in float32 plain runs see those of DEEP
+TOKENS = {"attngan_rnn_gru", "attngan_rnn_lstm", "byol_mlp_head", "hf_bert_tiny", "hf_clip_tiny", "hf_vit_tiny",
+          "openai_clip_vit", "tv_vit_tiny"}
+
 # judged by test_losses.py, test_pairs.py, test_unimodal.py, test_steps.py, test_text_to_image.py and test_metrics.py
 LOSSES = {"barlow_vicreg", "byol_simsiam", "clip_infonce", "clip_siglip_sharded", "cmc_nce", "coca_distill", "damsm",
           "decoupled_debiased_hard", "gan_losses", "gradcache", "image_text_matching", "lars_steps", "mclea_icl_ial",

@@ -10,92 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from golden import families, galip, onestage, towers, unimodal
+from golden import families, galip, onestage, stacked, towers, unimodal
 from golden.cases import read_cases
-from golden.nets import Net, flat, pixels, planes, summary
-from supcon_jax.convert import attngan, damsm, dmgan, inception, rename, tensors
-from supcon_jax.nets import attngan as attngan_nets
-from supcon_jax.nets import dmgan as dmgan_nets
-from supcon_jax.nets.inception import ImageEncoder, Inception
-from supcon_jax.nets.text import TextEncoder
-from supcon_jax.ops import resize
+from golden.nets import flat, summary
+from supcon_jax.convert import rename, tensors
 
-
-def published(case):
-    """(networks, names of their tensors) of the stacked GAN that a case is of."""
-    return {"attngan": (attngan_nets, attngan), "dmgan": (dmgan_nets, dmgan)}[case.family.partition("_")[0]]
-
-
-def discriminator(case, config, arrays):
-    nets, table = published(case)
-    moves = nets is dmgan_nets  # the published spectral norm takes its step in evaluation too
-
-    def run(module, variables, x, train):
-        train = train or moves
-        out, state = module.apply(variables, pixels(x["image"]), x["cond"], train, mutable=["batch_stats"])
-        h, cond, uncond = out
-        return {"features": planes(h), "cond_prob": jax.nn.sigmoid(cond), "uncond_prob": jax.nn.sigmoid(uncond)}, state
-
-    return Net(nets.Discriminator(config["size"], config["DF_DIM"]), table.discriminator(config["size"]), run)
-
-
-def generator(case, config, arrays):
-    sizes = tuple(64 * 2**i for i in range(config["BRANCH_NUM"]))
-    nets, table = published(case)
-    module = nets.Generator(config["GF_DIM"], sizes, config["R_NUM"], config["CONDITION_DIM"],
-                            case.entry["mask"])
-    return Net(module, table.generator(sizes), run_generator, "img", atol=5e-5 if nets is dmgan_nets else 0.0)
-
-
-def run_generator(module, variables, x, train):
-    words = x["word_embs"].transpose(0, 2, 1)
-    out, state = module.apply(variables, x["z_code"], x["sent_emb"], words, ~x["mask"], x["eps"], train=train,
-                              mutable=["batch_stats"])
-    images, mu, logvar, attention = out
-    named = {f"img{i}": planes(a) for i, a in enumerate(images)}
-    named |= {f"att{i}": planes(a) for i, a in enumerate(attention)}
-    return named | {"mu": mu, "logvar": logvar}, state
-
-
-def text(case, config, arrays):
-    assert config["nlayers"] == 1, "TextEncoder has one layer"
-    longest = arrays["eval/words"].shape[-1]
-
-    def run(module, variables, x, train):
-        words, sentence = module.apply(variables, x["captions"], x["cap_lens"], train=train)
-        return {"words": words[:, :longest].transpose(0, 2, 1), "sentence": sentence}, {}
-
-    module = TextEncoder(config["ntoken"], config["ninput"], config["nhidden"], config["rnn"].lower(),
-                         bidirectional=config["bidirectional"])
-    return Net(module, damsm.text(), run)
-
-
-def image_encoder(case, config, arrays):
-    side = arrays["eval/regions"].shape[-1]
-
-    def run(module, variables, x, train):
-        (regions, code), state = module.apply(variables, pixels(x["image"]), train=train, mutable=["batch_stats"])
-        return {"regions": planes(regions.reshape(len(code), side, side, -1)), "code": code}, state
-
-    return Net(ImageEncoder(config["nef"], 1 / config["width_divisor"]), damsm.image(), run, deep=True)
-
-
-def fid_inception(case, config, arrays):
-    def run(module, variables, x, train):
-        image = 2 * resize.bilinear(pixels(x["image"]), (299, 299)) - 1
-        taps, state = module.apply(variables, image, train=train, mutable=["batch_stats"])
-        maps = [taps["64"], taps["192"], taps["768"], taps["2048"][:, None, None, :]]
-        return {f"block{i}": planes(a) for i, a in enumerate(maps)}, state
-
-    module = Inception(1 / config["width_divisor"], count_pad=False, last_pool="max")
-    return Net(module, inception.wrapped(), run, deep=True)
-
-
-NETS = {"attngan_d64": discriminator, "attngan_d128": discriminator, "attngan_d256": discriminator,
-        "dmgan_d64": discriminator, "dmgan_d128": discriminator, "dmgan_d256": discriminator, "dmgan_g": generator,
-        "attngan_g": generator, "attngan_rnn_gru": text, "attngan_rnn_lstm": text,
-        "damsm_cnn_inception_w16": image_encoder, "fid_inception_w16": fid_inception, **galip.NETS,
-        **onestage.NETS, **towers.NETS, **unimodal.NETS}
+NETS = {**galip.NETS, **onestage.NETS, **stacked.NETS, **towers.NETS, **unimodal.NETS}
 
 
 @functools.cache
@@ -187,11 +107,11 @@ def leaf(tree, path):
     return tree
 
 
-def check_mode(net, variables, arrays, mode, tol, held):
+def check_mode(net, variables, arrays, mode, tol, held, graded):
     expected = {k.removeprefix(f"{mode}/"): a for k, a in arrays.items() if k.startswith(f"{mode}/")}
     inputs = {k.removeprefix("in/"): a for k, a in arrays.items() if k.startswith("in/")}
     names = output_names(expected)
-    graded = "grad_names" in expected
+    graded = graded and "grad_names" in expected
     moving = {k for k in inputs if any(e == f"grad_{k}" or e.startswith(f"grad_{k}_") for e in expected)}
     summed = (net.objective,) if net.objective in names else tuple(n for n in names if n.startswith(net.objective))
     fn = compiled(net.module, net.run, summed, mode == "train", graded)
@@ -212,8 +132,9 @@ def check_mode(net, variables, arrays, mode, tol, held):
             path, layout = rename.place(name, net.table)
             stats, _, inner = path.partition("/")
             np.testing.assert_allclose(leaf(state[stats], inner), layout(a), tol.rtol, tol.atol, err_msg=name)
-    if graded:
+    if "objective" in expected:
         np.testing.assert_allclose(value, expected["objective"], rtol=tol.scalar, err_msg="objective")
+    if graded:
         for name in moving:
             if net.deep and flat(inputs[name]) and (tol is SINGLE or f"grad_{name}" not in expected):
                 compare_loosely(grads[1][name], expected, f"grad_{name}", tol)
@@ -241,21 +162,58 @@ def check_parameters(table, grads, expected, tol, flips):
         compare(part, {"grad_param": a}, "grad_param", tol, gradient=True)
 
 
-@pytest.mark.parametrize("bits", [32, 64])
-@pytest.mark.golden(*sorted(families.MODULES))
-def test_module(case, bits):
+def modes_of(case):
+    with np.load(case.folder / case.file) as data:
+        return [m for m in ("eval", "train") if any(name.startswith(f"{m}/") for name in data.files)]
+
+
+def check(case, bits, graded=True, modes=None):
+    """The modes given, or else all that the file has."""
     arrays = case.arrays()
     config = json.loads(str(arrays["config"]))
-    net = network(case.file, ruled(case, arrays, bits))
-    modes = [m for m in ("eval", "train") if any(k.startswith(f"{m}/") for k in arrays)]
+    net, like = network(case.file, ruled(case, arrays, bits))
+    modes = modes_of(case) if modes is None else modes
     assert modes and config
     with jax.enable_x64(bits == 64):
         tol, kind = (ROUNDED if net.rounded else DOUBLE, jnp.float64) if bits == 64 else (SINGLE, jnp.float32)
-        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, kind), shapes(net, arrays))
         held = tensors.read(case.weights)
-        variables = rename.load(net.fold(held), net.table, like)
+        variables = rename.load(net.fold(held), net.table, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, kind), like))
         for mode in modes:
-            check_mode(net, variables, arrays, mode, tol, held)
+            check_mode(net, variables, arrays, mode, tol, held, graded)
+
+
+@pytest.mark.golden(*sorted(families.LIGHT))
+def test_module(case):
+    check(case, 64)
+
+
+@pytest.mark.golden(*sorted(families.DEEP))
+def test_outputs_of_deep_ones(case):
+    """Training in float64; evaluation in float32 where the file has both, as convolutions in float64 are slow."""
+    *single, double = modes_of(case)
+    check(case, 64, graded=False, modes=[double])
+    if single:
+        check(case, 32, graded=False, modes=single)
+
+
+@pytest.mark.golden(*sorted(families.DEEP - {"fid_inception_w16"}), kept="slow")  # its file has outputs alone
+def test_deep_module(case):
+    check(case, 64)
+
+
+@pytest.mark.golden(*sorted(families.TOKENS))
+def test_outputs_in_single_precision(case):
+    check(case, 32, graded=False, modes=["eval"])
+
+
+@pytest.mark.golden(*sorted(families.BY_HAND), kept="long")
+def test_module_by_hand(case):
+    check(case, 64)
+
+
+@pytest.mark.golden(*sorted(families.MODULES), kept="long")
+def test_module_in_single_precision(case):
+    check(case, 32)
 
 
 def ruled(case, arrays, bits):
@@ -268,11 +226,12 @@ NETWORKS = {}
 
 
 def network(file, case):
-    """The same Net for the same file, so that its compiled functions are found again."""
+    """The same (Net, its variables in shape) for the same file, so that its compiled functions are found again."""
     key = case.folder, file, case.entry["mask"]
     if key not in NETWORKS:
         arrays = case.arrays()
-        NETWORKS[key] = NETS[case.family](case, json.loads(str(arrays["config"])), arrays)
+        net = NETS[case.family](case, json.loads(str(arrays["config"])), arrays)
+        NETWORKS[key] = net, shapes(net, arrays)
     return NETWORKS[key]
 
 

@@ -1,5 +1,7 @@
 """Losses of one modality and their memories against the published PyTorch code: value and gradient of every case."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,7 @@ def test_prediction(case, dtype):
         return (predict.simsiam(p1, z2) + predict.simsiam(p2, z1)) / 2, {}
 
     judge(lambda p1, p2: loss(p1, p2, *targets), c, ["p1", "p2"], dtype)
-    moved = jax.grad(lambda *z: loss(*(jnp.asarray(c[p], dtype) for p in ("p1", "p2")), *z)[0], (0, 1))(*targets)
+    moved = jax.jit(jax.grad(lambda *z: loss(*(jnp.asarray(c[p], dtype) for p in ("p1", "p2")), *z)[0], (0, 1)))(*targets)
     assert not any(np.any(grad) for grad in moved)
 
 
@@ -61,7 +63,8 @@ def test_the_target_follows(case, dtype):
 @pytest.mark.golden("swav", only="sinkhorn*")
 def test_codes(case, dtype):
     c = case.arrays()
-    codes = sinkhorn(jnp.asarray(c["scores"], dtype), eps=float(c["epsilon"]), rounds=int(c["iterations"]))
+    how = {"eps": float(c["epsilon"]), "rounds": int(c["iterations"])}
+    codes = jax.jit(functools.partial(sinkhorn, **how))(jnp.asarray(c["scores"], dtype))
     close(codes, c["codes"], dtype, single=1e-4)
 
 
