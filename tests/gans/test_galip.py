@@ -45,12 +45,17 @@ def world():
 
 
 def values(task, state, frozen, batch, key, *more):
-    """{player: (loss, metrics, gradients by every owner)}; with more, pairs of state and batch, that of each."""
+    """{player: (loss, metrics, gradients)}; with more, pairs of state and batch, that of each. The discriminator's loss
+    has gradients by every owner, the generator's by its own."""
 
-    def both(state, frozen, batch):
-        found = {p.name: jax.value_and_grad(p.loss, has_aux=True)(state.params, state, frozen, batch, key)
-                 for p in task.players}  # fmt: skip
-        return {name: (v, aux.metrics, grads) for name, ((v, aux), grads) in found.items()}
+    def one(player, state, frozen, batch):
+        asked = {name: x for name, x in state.params.items() if name == "gen" or player.name == "disc"}
+        own = lambda own: player.loss({**state.params, **own}, state, frozen, batch, key)  # noqa: E731
+        (value, aux), grads = jax.value_and_grad(own, has_aux=True)(asked)
+        return value, aux.metrics, grads
+
+    def both(*args):
+        return {player.name: one(player, *args) for player in task.players}
 
     run = tiny.compiled(both, state, frozen, batch)
     found = jax.device_get([run(state, frozen, batch) for state, batch in ((state, batch), *more)])
@@ -90,8 +95,8 @@ def plain(state, frozen, batch, key, b):
 def truth(world):
     """What `plain` says of both branches: (L_D, L_G, codes, sentences), each a pair."""
     frozen, batch, _, state = world
-    go = tiny.compiled(lambda *a: [plain(*a, jax.random.key(7), b) for b in (0, 1)], state, frozen, batch)
-    return tuple(zip(*go(state, frozen, batch), strict=True))
+    go = tiny.compiled(lambda *a: plain(*a[:3], jax.random.key(7), a[3]), state, frozen, batch, 0)
+    return tuple(zip(*(go(state, frozen, batch, b) for b in (0, 1)), strict=True))
 
 
 def test_losses_are_the_formulas_summed_over_branches(world, one, truth):
@@ -115,6 +120,24 @@ def test_each_player_moves_only_what_it_owns(one):
         assert not still, still
 
 
+def test_without_weights_it_is_the_plain_gan(world, one):
+    """Losses are the sums of what is told; terms of weight zero are not in the program; the average follows."""
+    frozen, batch, _, state = world
+    disc, gen = ({name: float(x) for name, x in one[player][1].items()} for player in ("disc", "gen"))
+    hinge = disc["real_cond"] + (disc["fake_cond"] + disc["wrong_cond"]) / 2
+    assert one["disc"][0] == pytest.approx(hinge + disc["penalty"], rel=1e-5) and disc["penalty"] > 0
+    assert one["gen"][0] == pytest.approx(gen["fake_cond"] - 8 * gen["similarity"] + 0.2 * gen["scl"], rel=1e-4)
+    task, told = task_of(scl=0.0, magp_weight=0.0, ema=0.9), {}
+    for player in task.players:
+        told[player.name] = jax.eval_shape(player.loss, state.params, state, frozen, batch, jax.random.key(7))[1].metrics
+    assert set(told["disc"]) == set(disc) - {"penalty"}
+    assert set(told["gen"]) == {"fake_cond", "similarity", "fake_spread", "fake_pair_distance"}
+    moved = jax.device_get(state.replace(params=jax.tree.map(lambda x: 1.1 * np.asarray(x), state.params)))
+    want = jax.tree.map(lambda e, p: 0.9 * e + 0.1 * p, moved.memory["ema"], moved.params["gen"])
+    assert tiny.far(task.after(moved).memory["ema"], want) < 1e-5
+
+
+@pytest.mark.long
 def test_a_step_leaves_clip_alone_and_without_a_label_term_none_is_told(world):
     frozen, batch, _, state = world
     task = task_of(scl=0.0, magp_weight=0.0, ema=0.9)
@@ -155,15 +178,25 @@ def test_stage_one_s_heads_are_the_space_of_likeness_and_labels_alone(world, one
     assert loss == pytest.approx(float(aux.metrics["fake_cond"] - 8 * aux.metrics["similarity"] + 0.2 * term), rel=1e-4)
 
 
-def test_heads(world):
-    frozen, batch, task, state = world
+@pytest.fixture(scope="module")
+def heads(world):
+    """All heads of the task, and the pictures of a task whose branches have weights of their own: compiled once."""
+    frozen, batch, shared, state = world
     single = {name: batch[name][:, 0] for name in ("text", "text_len", "image")}
+    apart, key = task_of(shared=False), jax.random.key(1)
+
+    def run(one, two, frozen, single):
+        said = {name: head(one, frozen, single, key) for name, head in shared.heads.items()}
+        return said, apart.heads["generate"](two, frozen, single, key)
+
+    go = tiny.compiled(run, state, parted(state), frozen, single)
+    return lambda one, two: go(one, two, frozen, single)
+
+
+def test_heads(world, heads):
+    state = world[3]
     loud = state.replace(memory={"ema": jax.tree.map(lambda x: 9 * x, state.memory["ema"])})
-
-    def run(state, frozen, single):
-        return {name: head(state, frozen, single, jax.random.key(0)) for name, head in task.heads.items()}
-
-    said = tiny.compiled(run, loud, frozen, single)(loud, frozen, single)
+    said, _ = heads(loud, parted(state))
     assert said["generate"].shape == (4, SIZE, SIZE, 3) and np.abs(said["generate"]).max() == 1
     assert [x.shape for x in said["image"]] == [(4, 16, 8), (4, EMBED)]
     assert [x.shape for x in said["text"]] == [(4, tiny.WORDS, 8), (4, EMBED)]
@@ -191,6 +224,7 @@ def test_branches_of_equal_weights_have_the_shared_losses(world, one):
         np.testing.assert_allclose(got, one[player][0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_branches_of_their_own_teach_each_other_nothing_but_labels(world):
     frozen, batch, _, state = world
     key, task = jax.random.key(7), task_of(shared=False, scl=0.0)
@@ -203,9 +237,7 @@ def test_branches_of_their_own_teach_each_other_nothing_but_labels(world):
             assert tiny.far(again[0], first[0]) < 1e-5 and tiny.far(again[1], first[1]) > 1e-3
 
 
-def test_pictures_are_drawn_by_the_first_branch(world):
-    frozen, batch, shared, state = world
-    task, flat = task_of(shared=False), {"text": batch["text"][:, 0]}
-    both = lambda one, two, *args: (shared.heads["generate"](one, *args), task.heads["generate"](two, *args))  # noqa: E731
-    args = state, parted(state, 1.3), frozen, flat, jax.random.key(1)
-    np.testing.assert_allclose(*tiny.compiled(both, *args)(*args), atol=1e-5)
+def test_pictures_are_drawn_by_the_first_branch(world, heads):
+    state = world[3]
+    said, first = heads(state, parted(state, 1.3))
+    np.testing.assert_allclose(first, said["generate"], atol=1e-5)
