@@ -23,7 +23,7 @@ def wide(tree):
 # ---- the plain step ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", ["attngan", pytest.param("dmgan", marks=pytest.mark.slow)])
 def test_is_the_published_step(kind):
     """Three steps: parameters, average and statistics of a plain loop, to 1e-6 of each leaf's largest entry.
 
@@ -115,21 +115,19 @@ def test_average_follows_parameters_only(world, one):
 
 
 def test_players_move_what_is_theirs(world, one):
-    """The step's gradients are those of each loss to its own parameters; no gradient of the discriminators' loss comes
-    to the generator, and the generator answers discriminators that have moved."""
+    """No gradient of the discriminators' loss comes to the generator; each player's own are what the step descended by."""
     _, frozen, batch, task, state, _ = world
     after, _ = one
-    disc, gen = task.players
-    key = jax.random.fold_in(state.key, state.step)
-    grad = lambda player: jax.grad(lambda p, s, f, b, k: player.loss(p, s, f, b, k)[0])  # noqa: E731
-    args = state.params, state, frozen, batch, key
-    first = jax.device_get(tiny.compiled(grad(disc), *args)(*args))
-    assert not any(x.any() for x in jax.tree.leaves(first["gen"]))
-    assert tiny.far(after.opt["disc"], first["disc"]) < 1e-4
-    new = {name: {**getattr(state, name), "disc": getattr(after, name)["disc"]} for name in ("params", "stats")}
-    moved = state.replace(**new)
-    second = jax.device_get(tiny.compiled(grad(gen), *args)(moved.params, moved, frozen, batch, key))
-    assert tiny.far(after.opt["gen"], second["gen"]) < 1e-4
+
+    def others(gen, *args):
+        return task.players[0].loss({**state.params, "gen": gen}, state, *args)[0]
+
+    args = state.params["gen"], frozen, batch, jax.random.fold_in(state.key, state.step)
+    assert not any(x.any() for x in jax.tree.leaves(tiny.compiled(jax.grad(others), *args)(*args)))
+    for name in ("disc", "gen"):
+        assert max(np.abs(x).max() for x in jax.tree.leaves(after.opt[name])) > 1e-3
+        want = jax.tree.map(lambda x, g: x - 0.05 * g, jax.device_get(state.params[name]), after.opt[name])
+        assert tiny.far(after.params[name], want) < 1e-5
 
 
 @pytest.mark.parametrize("kind", [pytest.param("dmgan", marks=pytest.mark.slow)], indirect=True, scope="session")
@@ -176,7 +174,7 @@ def without_term():
     return scope["matching_terms"]
 
 
-def test_zero_weight_is_the_program_without_the_term(world, one, monkeypatch):
+def test_zero_weight_is_the_program_without_the_term(world, monkeypatch):
     nets, frozen, batch, _, state, _ = world
 
     def forbidden(*args, **options):
@@ -185,29 +183,21 @@ def test_zero_weight_is_the_program_without_the_term(world, one, monkeypatch):
     monkeypatch.setattr(contrast, "label_supcon", forbidden)
     zero = tiny.task(nets, scl=0.0)
     lowered = jax.jit(functools.partial(core.step, zero)).lower(state, frozen, batch)
-    step = lowered.compile(tiny.QUICK)
     monkeypatch.setattr(game, "matching_terms", without_term())
     bare = jax.jit(functools.partial(core.step, tiny.task(nets, scl=0.0))).lower(state, frozen, batch)
     assert bare.as_text() == lowered.as_text()
-    states = []
-    for run in (step, bare.compile(tiny.QUICK)):
-        now = state
-        for _ in range(2):
-            now, metrics = run(now, frozen, batch)
-        states.append(jax.device_get(now.replace(key=jax.random.key_data(now.key))))
-    assert not any("scl" in name or "inter" in name for name in metrics)
-    assert tiny.same(*states)
+    assert not any("scl" in name or "inter" in name for name in lowered.out_info[1])
+    monkeypatch.setattr(game, "matching_terms", MATCHING_TERMS)
     with pytest.raises(AssertionError, match="label term"):
-        monkeypatch.setattr(game, "matching_terms", MATCHING_TERMS)
-        jax.eval_shape(functools.partial(core.step, tiny.task(nets, scl=0.2)), state, frozen, batch)
-    # the term moves the generator; the discriminators' first step does not know of it
-    first, _ = jax.device_get(step(state, frozen, batch))
-    assert tiny.same(first.params["disc"], one[0].params["disc"])
-    assert tiny.same(first.stats["disc"], one[0].stats["disc"])
-    assert tiny.far(first.opt["gen"], one[0].opt["gen"]) > 1e-4
+        jax.eval_shape(tiny.task(nets, scl=0.2).players[1].loss, state.params, state, frozen, batch, state.key)
+    monkeypatch.setattr(contrast, "label_supcon", LABEL_SUPCON)
+    # the discriminators' loss does not know of it, the generator's does
+    texts = [[jax.jit(player.loss).lower(state.params, state, frozen, batch, state.key).as_text() for player in task.players]
+             for task in (zero, tiny.task(nets, scl=0.2))]  # fmt: skip
+    assert [without == term for without, term in zip(*texts)] == [True, False]
 
 
-MATCHING_TERMS = game.matching_terms
+MATCHING_TERMS, LABEL_SUPCON = game.matching_terms, contrast.label_supcon
 
 
 # ---- branches ---------------------------------------------------------------------------------------------------------
@@ -253,11 +243,12 @@ def test_branches_add_and_share_noise(world):
 def test_multi_hot_labels(world):
     nets, frozen, _, _, state, _ = world
     batch = tiny.pairs(multi=True)
-    task = tiny.task(nets, scl=0.2, label_mode="jaccard")
-    (_, _, _), (value, _, metrics) = losses_of(task, state, frozen, batch)
-    assert np.isfinite(value) and metrics["scl"] > 0
+    args = state.params, state, frozen, batch, jax.random.key(7)
+    loss = tiny.task(nets, scl=0.2, label_mode="jaccard").players[1].loss
+    value, aux = tiny.compiled(loss, *args)(*args)
+    assert np.isfinite(value) and aux.metrics["scl"] > 0
     with pytest.raises(ValueError, match="single"):
-        jax.eval_shape(functools.partial(core.step, tiny.task(nets, scl=0.2)), state, frozen, batch)
+        jax.eval_shape(tiny.task(nets, scl=0.2).players[1].loss, *args)
 
 
 # ---- heads ------------------------------------------------------------------------------------------------------------
