@@ -14,12 +14,19 @@ from supcon_jax.gans import game
 
 
 def on_devices(devices, nets, state, frozen, batch, **options):
-    """One step with the batch split over so many devices: (state, metrics) on the host."""
+    """One step with the batch split over so many devices: (state, metrics) on the host, and the compiled program's text."""
     task = tiny.task(nets, devices=devices, scl=0.2, **options)
     mesh = shard.data_mesh(devices)
     state, frozen = shard.replicate((state, frozen), mesh)
     split = shard.place(batch, mesh)
-    return jax.device_get(tiny.stepper(task, state, frozen, split)(state, frozen, split))
+    step = tiny.stepper(task, state, frozen, split)
+    return jax.device_get(step(state, frozen, split)), step.as_text()
+
+
+@pytest.fixture(scope="session")
+def eight(world):
+    nets, frozen, batch, _, state, _ = world
+    return on_devices(8, nets, state, frozen, batch)
 
 
 def assert_same_step(got, want, rtol=1e-5, grad_rtol=2e-4):
@@ -33,21 +40,27 @@ def assert_same_step(got, want, rtol=1e-5, grad_rtol=2e-4):
     assert tiny.far(got[0].memory, want[0].memory) < grad_rtol
 
 
-@pytest.mark.parametrize("devices", [pytest.param(4, marks=pytest.mark.slow), 8])
-def test_any_number_of_devices(devices, world, one):
+def test_eight_devices(eight, one):
+    assert_same_step(eight[0], one)
+
+
+@pytest.mark.slow
+def test_four_devices(world, one):
     nets, frozen, batch, _, state, _ = world
-    assert_same_step(on_devices(devices, nets, state, frozen, batch), one)
+    assert_same_step(on_devices(4, nets, state, frozen, batch)[0], one)
 
 
+@pytest.mark.slow
 def test_a_batch_that_devices_split_unevenly(kind):
     """Six rows on two devices: the discriminators' five wrong pairs and the rows of one branch do not divide."""
     nets = tiny.gan_nets(kind=kind)
     frozen, batch = tiny.encoders(nets), tiny.pairs(n=6, v=1)
     state = tiny.start(tiny.task(nets), batch)
-    one = on_devices(1, nets, state, frozen, batch, branches=1)
-    assert_same_step(on_devices(2, nets, state, frozen, batch, branches=1), one)
+    one, two = (on_devices(devices, nets, state, frozen, batch, branches=1)[0] for devices in (1, 2))
+    assert_same_step(two, one)
 
 
+@pytest.mark.long
 def test_half_precision(kind, world, one):
     """Computing in bfloat16: finite, parameters still float32, both losses within 2 % of float32."""
     _, _, batch, _, state, _ = world
@@ -79,11 +92,7 @@ def test_players_share_the_fakes(world):
     assert len(re.findall(r" convolution\(", step.as_text())) == lowered.count("stablehlo.convolution") - one
 
 
-def test_no_device_gathers_the_pictures(world):
+def test_no_device_gathers_the_pictures(eight):
     """What a device gathers is codes, labels and keys of the sums, never the rows of a convolution."""
-    nets, frozen, batch, _, state, _ = world
-    task, mesh = tiny.task(nets, devices=8, scl=0.2), shard.data_mesh(8)
-    state, frozen = shard.replicate((state, frozen), mesh)
-    text = tiny.stepper(task, state, frozen, shard.place(batch, mesh)).as_text()
-    gathered = re.findall(r"= \(?\w+\[([\d,]*)\][^=]* all-gather(?:-start)?\(", text)
+    gathered = re.findall(r"= \(?\w+\[([\d,]*)\][^=]* all-gather(?:-start)?\(", eight[1])
     assert gathered and max(len(shape.split(",")) for shape in gathered) <= 3
