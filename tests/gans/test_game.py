@@ -38,9 +38,7 @@ def program(trunk, changes):
 
     def total(fakes, *args):
         frozen, words, sentence, batch, disc = args
-        return game.matching_terms(
-            nets, frozen, fakes, words, sentence, batch, about, options, disc=disc, real=lambda: -fakes
-        )
+        return game.matching_terms(nets, frozen, fakes, words, sentence, batch, about, options, disc=disc, real=lambda: -fakes)
 
     return jax.jit(jax.value_and_grad(total, has_aux=True))
 
