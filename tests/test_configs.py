@@ -27,8 +27,10 @@ METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam
            "barlow", "vicreg", "supervised")  # fmt: skip
 VARIANTS = ("dcl", "dclw", "debiased", "hard", "eliminated", "attracted", "quick", "by_shape", "both")
 SETS = ("shapes", "mnist5k", "digits", "emoji", "cifar10", "cifar100", "stl10", "imagenette", "imagenet")
-SECOND = ("simclr,linear", "cmc,linear", "swav,finetune", "cpc,finetune", "moco_v2,seed", "byol,compress")
-IMAGES = [*METHODS, *VARIANTS, "", "linear", *(f"{word},tiny" for word in (*METHODS, *SECOND))]
+SECOND = tuple(f"{word},tiny" for word in (
+    "simclr,linear", "cmc,linear", "swav,finetune", "cpc,finetune", "moco_v2,seed", "byol,compress",
+))  # fmt: skip
+IMAGES = [*METHODS, *VARIANTS, "", "linear", *(f"{word},tiny" for word in METHODS), *SECOND]
 IMAGES += [f"supcon,{name},tiny" for name in SETS]
 LARGE = [f"{word},{name}" for name in ("cifar10", "imagenet") for word in METHODS]
 LARGE += ["simclr,imagenette", "byol,stl10", "moco_v2,imagenet,linear", "supcon,cifar100"]
@@ -170,9 +172,11 @@ SLOWLY = ("cub:plain,tiny", "cub:dfgan,tiny")
 
 
 def marked(word, traced=False):
-    """Full networks take seconds each to trace; PCL on ImageNet needs as many records as clusters, a minute's work."""
+    """Full networks take seconds each to trace; PCL on ImageNet needs as many records as clusters, a minute's work. Tiny ones
+    and other data differ from a method's own preset by sizes alone."""
     if word not in LARGE:
-        return pytest.mark.slow if traced else ()
+        alone = word in METHODS or word in SECOND
+        return (pytest.mark.slow if alone else pytest.mark.long) if traced else ()
     return pytest.mark.long if word == "pcl,imagenet" or traced and word not in CHOSEN else pytest.mark.slow
 
 
@@ -199,12 +203,13 @@ def test_a_step_of_each_kind_can_be_traced(preset, roots, tmp_path, monkeypatch)
 
 
 FULL_SIZE = [preset for preset in PRESETS if preset not in TRACED and not preset.endswith("tiny")]
-PUBLISHED = ("cub", "coco")
+PUBLISHED = ("coco:", "coco:dmgan", "coco:galip")  # beside cub's, whose networks coco's others have
 
 
 # at full size; tiny ones differ by sizes alone, and those of test_end_to_end.py are run
 @pytest.mark.parametrize("preset", [
-    pytest.param(preset, marks=pytest.mark.slow if preset.startswith(PUBLISHED) else pytest.mark.long) for preset in FULL_SIZE
+    pytest.param(preset, marks=pytest.mark.slow if preset.startswith("cub:") or preset in PUBLISHED else pytest.mark.long)
+    for preset in FULL_SIZE
 ])  # fmt: skip
 def test_a_step_of_every_full_preset_can_be_traced(preset, roots, tmp_path, monkeypatch):
     plain, made = built(preset, roots, tmp_path, monkeypatch)

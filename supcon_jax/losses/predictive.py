@@ -38,7 +38,8 @@ def cpc(z, c, w, *, skip=0, negatives="both", scale=1.0, sums=dense):
         raise ValueError(f"codes {z.shape}, contexts {c.shape} and weights {w.shape} disagree: see cpc")
     steps, length = len(w), z.shape[1]
     if not (skip >= 0 < steps and skip + steps < length):
-        raise ValueError(f"{skip + steps} steps ahead, {skip} of them skipped, in sequences of {length}: ask for 1 to {length - 1}")
+        asked = f"{skip + steps} steps ahead, {skip} of them skipped"
+        raise ValueError(f"{asked}, in sequences of {length}: ask for 1 to {length - 1}")
     if z.ndim == 3:
         z, c = z[:, :, None], c[:, :, None]
     loss = jnp.zeros((), wide(z, c))

@@ -5,7 +5,6 @@ same run with two settings changed: its pairs are of any two pictures, or what k
 The drawn encoder has taken its steps at a rate of nothing, so that BatchNorm has its averages.
 """
 
-import functools
 import json
 import subprocess
 import sys
