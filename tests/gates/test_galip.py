@@ -16,7 +16,6 @@ import numpy as np
 import optax
 import pytest
 
-from gates import pictures
 from supcon_jax import core, shard
 from supcon_jax.build import weights
 from supcon_jax.build.names import net
@@ -44,7 +43,11 @@ LEAST, MOST = 35.0, 25.0  # percent of colours right, of GALIP and of its twin
 
 @pytest.fixture(autouse=True, scope="module")
 def optimised():
-    yield from pictures.optimised()
+    """Programs are compiled as for users: the gate trains in the tests' own process."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @functools.cache
