@@ -167,8 +167,8 @@ def check_traced(plain, part, made):
 
 # what between them covers every label mode and number of branches, with the term and without; the others, full-size ones
 # too, are slow
-TRACED = ("shapes:plain,ssagan,tiny", "shapes:classifier", "folder:multi,tiny")
-SLOWLY = ("cub:plain,tiny", "cub:dfgan,tiny")
+TRACED = ("shapes:classifier", "folder:multi,tiny")
+SLOWLY = ("cub:plain,tiny", "cub:dfgan,tiny", "shapes:plain,ssagan,tiny")
 
 
 def marked(word, traced=False):

@@ -83,6 +83,7 @@ def test_what_is_too_large_says_by_how_much():
     assert said["needs"] > 2 * said["has"]
 
 
+@pytest.mark.slow
 def test_a_stage_of_a_config():
     config = configs.plain(configs.load("configs/shapes.py:classifier,tiny"))
     said = compile.one(config, "classifier", target.find("v5e:2x2"))

@@ -130,7 +130,9 @@ def save(path, tensors, before=""):
     save_file({before + name: np.ascontiguousarray(a) for name, a in tensors.items()}, path)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("attngan", "galip") else pytest.mark.slow) for name in FAMILIES]
+)
 def test_every_family_arrives_whole(tmp_path, name):
     settings = {"galip.frozen.clip": str(own_file(tmp_path / "clip.safetensors"))} if name == "galip" else {}
     config = plain(f"configs/cub.py:{name},tiny", **settings)

@@ -109,6 +109,7 @@ def test_presets_are_those_that_were_published():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_choice_is_made_on_training_rows():
     """The test set is handed in with wrong labels: the classifier stays the same, and its settings tell how it came about."""
     said = Protocol(network="net h", real_origin="toys/test", train_origin="toys/train")

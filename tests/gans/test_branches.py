@@ -29,6 +29,7 @@ def losses(task):
     return run
 
 
+@pytest.mark.slow
 def test_equal_weights_make_the_shared_step_of_the_stacked_gans(world, one):
     """Losses and, up to their mean, statistics of both players; the generator answers discriminators that have moved."""
     nets, frozen, batch, _, state, _ = world

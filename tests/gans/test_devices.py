@@ -40,6 +40,7 @@ def assert_same_step(got, want, rtol=1e-5, grad_rtol=2e-4):
     assert tiny.far(got[0].memory, want[0].memory) < grad_rtol
 
 
+@pytest.mark.slow
 def test_eight_devices(eight, one):
     assert_same_step(eight[0], one)
 
@@ -92,6 +93,7 @@ def test_players_share_the_fakes(world):
     assert len(re.findall(r" convolution\(", step.as_text())) == lowered.count("stablehlo.convolution") - one
 
 
+@pytest.mark.slow
 def test_no_device_gathers_the_pictures(eight):
     """What a device gathers is codes, labels and keys of the sums, never the rows of a convolution."""
     gathered = re.findall(r"= \(?\w+\[([\d,]*)\][^=]* all-gather(?:-start)?\(", eight[1])

@@ -216,6 +216,7 @@ def parted(state, scale=1.0):
     return state.replace(params=two(state.params), memory=two(state.memory))
 
 
+@pytest.mark.slow
 def test_branches_of_equal_weights_have_the_shared_losses(world, one):
     frozen, batch, _, state = world
     args = parted(state), frozen, batch, jax.random.key(7)

@@ -40,7 +40,7 @@ def restless(state):
     return state.replace(params=jax.tree_util.tree_map_with_path(leaf, state.params))
 
 
-SHORT = [pytest.param("dfgan", marks=pytest.mark.slow), "ssagan"]  # where both go through the same lines
+HARD = [pytest.param("dfgan", marks=pytest.mark.slow), "ssagan"]  # where both go through the same lines
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -66,7 +66,7 @@ def wide(tree):
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", HARD)
 def test_is_the_published_step(kind):
     """Two steps with Adam: parameters and statistics of a plain loop, in float64; both steps of SSA-GAN's D share moments."""
     n, rate, how = 3, 1e-2, {"damsm_weight": 0.3, "gammas": (5.0, 4.0, 9.0)}
@@ -110,7 +110,7 @@ def test_is_the_published_step(kind):
 # ---- one step ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("world", SHORT, indirect=True, scope="module")
+@pytest.mark.slow
 def test_every_term_has_a_name(world, one):
     kind, (_, metrics) = world[0], one
     m = {name: float(value) for name, value in metrics.items()}
@@ -136,7 +136,7 @@ def test_each_player_moves_only_what_it_owns(world):
     assert not any(g.any() for g in jax.tree.leaves(jax.device_get(tiny.compiled(jax.grad(total), *args)(*args))))
 
 
-@pytest.mark.parametrize("world", SHORT, indirect=True, scope="module")
+@pytest.mark.slow
 def test_statistics_and_memory(world, one):
     kind, _, _, _, _, state = world
     after, _ = one
@@ -193,7 +193,7 @@ def losses(task, state, frozen, batch):
     return run, tiny.compiled(run, state, frozen, batch)
 
 
-@pytest.mark.parametrize("world", SHORT, indirect=True, scope="module")
+@pytest.mark.slow
 def test_branches_as_one_batch_are_two_calls(world):
     """With one noise for both, two branches are two single ones: D, which has no batch norm, sees all rows at once."""
     kind, nets, frozen, batch, _, state = world

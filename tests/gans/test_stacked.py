@@ -174,6 +174,7 @@ def without_term():
     return scope["matching_terms"]
 
 
+@pytest.mark.slow
 def test_zero_weight_is_the_program_without_the_term(world, monkeypatch):
     nets, frozen, batch, _, state, _ = world
 
@@ -214,6 +215,7 @@ def losses_of(task, state, frozen, batch):
     return jax.device_get(tiny.compiled(both, state, frozen, batch)(state, frozen, batch))
 
 
+@pytest.mark.slow
 def test_branches_add_and_share_noise(world):
     """With one noise for both, two branches are two single ones: losses add, BatchNorm averages are their mean."""
     nets, frozen, batch, _, state, _ = world

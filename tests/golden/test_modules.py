@@ -187,16 +187,25 @@ def test_module(case):
     check(case, 64)
 
 
-@pytest.mark.golden(*sorted(families.DEEP))
+@pytest.mark.golden(*sorted(families.QUICK))
 def test_outputs_of_deep_ones(case):
     """Training in float64; evaluation in float32 where the file has both, as convolutions in float64 are slow."""
+    check_outputs(case)
+
+
+@pytest.mark.golden("fid_inception_w16", kept="slow")  # its file has outputs alone
+def test_outputs_of_other_deep_ones(case):
+    check_outputs(case)
+
+
+def check_outputs(case):
     *single, double = modes_of(case)
     check(case, 64, graded=False, modes=[double])
     if single:
         check(case, 32, graded=False, modes=single)
 
 
-@pytest.mark.golden(*sorted(families.DEEP - {"fid_inception_w16"}), kept="slow")  # its file has outputs alone
+@pytest.mark.golden(*sorted(families.DEEP - {"fid_inception_w16"}), kept="slow")
 def test_deep_module(case):
     check(case, 64)
 

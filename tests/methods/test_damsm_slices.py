@@ -23,6 +23,7 @@ def begun():
     return batch, tiny.start(made(), batch)
 
 
+@pytest.mark.slow
 def test_frozen_trunk(begun):
     """The trunk is an argument: not in the state, never moved, on its averages; the heads learn."""
     batch, state = begun

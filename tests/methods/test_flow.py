@@ -99,6 +99,7 @@ def test_guidance_goes_beyond_the_sentence():
         made(drop=0.0, guidance=2.0)
 
 
+@pytest.mark.slow
 def test_it_learns_what_its_sentence_says(world):
     """In 150 steps: under half of what the mean velocity costs; and pictures are of the colour that their caption has."""
     task, frozen, batch, state = world

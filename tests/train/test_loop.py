@@ -238,6 +238,7 @@ def test_a_profile_of_the_steps_asked_for_is_written(tmp_path, span, expected, m
     assert traced == (expected or []) and not running and ended == [str(tmp_path / "profile")] * bool(expected)
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_and_resumes_within_a_profile(tmp_path):
     """The first part is traced, for real; the second one goes on without."""
     every = {"log": 1, "save": 100, "sample": 0, "profile": (2, 5)}

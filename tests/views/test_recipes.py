@@ -126,6 +126,7 @@ def test_every_recipe_gives_finite_views(name):
             assert back.min() > -1e-5 and back.max() < 1 + 1e-5
 
 
+@pytest.mark.slow
 def test_views_of_one_device_and_of_eight():
     images = pictures(16)
     alone, again = (views(images, recipe="byol") for _ in range(2))
