@@ -241,6 +241,14 @@ def recipe(batch, epochs, optim, **more):
     return {"batch": batch, "steps": IMAGENET * epochs // batch, "args": size, "nets": nets, "optim": {"=model": optim}, **more}
 
 
+def second(batch, epochs, optim):
+    """A classifier on an encoder: so many epochs of the whole set, with crops and flips."""
+    args = {"size": 224, "recipe": "crop_flip"}
+    return {"batch": batch, "steps": IMAGENET * epochs // batch, "args": args, "optim": {"=model": optim}}
+
+
+NESTEROV = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0, "schedule": "cosine",
+            "scale_by_batch": "linear"}  # fmt: skip
 MOMENTUM = {"name": "sgd", "lr": 0.03, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4, "scale_by_batch": "linear"}
 STAIRS = {**MOMENTUM, "schedule": "steps", "milestones": (120, 160), "decay": 0.1}
 COSINE = {**MOMENTUM, "schedule": "cosine"}
@@ -310,6 +318,8 @@ IMAGENET_RECIPES = {
         2048, 1000, lars(0.2, 2048, 1000, end=0.001), args={"recipe": "moco_v3"},
         nets={"project": {"dim": 8192, "hidden": 8192}},
     ),
+    "linear": second(4096, 90, NESTEROV),  # SimCLR's, on augmented pictures
+    "finetune": second(1024, 60, {**NESTEROV, "name": "lars", "lr": 0.005, "weight_decay": 0.0, "scale_by_batch": "sqrt"}),
     "supervised": recipe(
         256, 90, {**STAIRS, "lr": 0.1, "milestones": (30, 60)}, image={"zero": False}, args={"recipe": "crop_flip"},
     ),
