@@ -208,6 +208,15 @@ BAD = (
     ("optim.model.parts.head.lr", 0.0, "a number > 0"), ("nets.image.depth", 0, "at least 1"),
     ("nets.image.stem", "big", "one of imagenet, small"), ("nets.image.sk", -1.0, "a ratio >= 0"),
     ("nets.image.groups", 0, "at least 1"), ("nets.head.widths", (), "at least one width"),
+    ("args.momentum", 1.5, "a share in"), ("args.queue", -1, "a number of rows"), ("args.prototypes", 1, "at least 2"),
+    ("args.eps", 0.0, "a number > 0"), ("args.rounds", 0, "at least 1"), ("args.counts", (64, 1), "numbers of clusters"),
+    ("args.counts", (), "numbers of clusters"), ("args.every", 0, "at least 1"), ("args.drawn", 0, "at least 1"),
+    ("args.lam", 1.5, "a share in"), ("args.patch", 0, "at least 1"), ("args.ahead", 0, "at least 1"), ("args.skip", -1, "fewer"),
+    ("args.off", -0.1, "a weight >= 0"), ("args.factor", 0.0, "a factor > 0"), ("args.variance", -1.0, "a weight >= 0"),
+    ("args.smoothing", 1.0, "a share in"), ("args.sigma", 0.0, "a number > 0"), ("args.prior", 1.0, "a share in"),
+    ("args.beta", -1.0, "a number >= 0"), ("args.most", 0, "at least 1"), ("args.threshold", 2.0, "a cosine"),
+    ("args.base", 0.0, "a temperature > 0"), ("args.positives", -2, "or -1 for all"), ("args.small", 4, "pixels"),
+    ("nets.head.dim", 0, "at least 1"), ("nets.head.hidden", -1, "a width"), ("nets.image.stride", 0, "pixels"),
     ("nets.head.widths", (8, -1), "at least one width"), ("nets.prototypes.prototypes", 1, "at least 2"),
 )  # fmt: skip
 

@@ -42,7 +42,10 @@ def cpc(
         neighbours, 1 keeps the strip they share from being all that is learnt.
     negatives: "batch", "sequence" or "both", see losses.predictive. temperature: divides the logits.
     Returns a Task with the player "model" and the head "features", whose h is the mean over the patches.
+    Raises ValueError: no row left to predict.
     """
+    if not 0 <= skip < ahead:
+        raise ValueError(f"skip={skip} leaves none of ahead={ahead} rows to predict: use a smaller one")
 
     def view(batch, key):
         x = towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0]

@@ -46,9 +46,11 @@ def moco(
     queue: keys, a multiple of the batch. momentum: m. shuffle: the teacher sees the batch in another order, so that query and
         key of a picture share no BatchNorm group.
     Returns a Task with the player "model", the head "features" and in memory "teacher" and "queue".
-    Raises ValueError: a queue that is no multiple of the batch.
+    Raises ValueError: no queue, or one that is no multiple of the batch.
     Differs from: the authors' code, which fills the queue with random rows first; here what is not filled does not count.
     """
+    if queue < 1:
+        raise ValueError(f"queue={queue}: without one there are no negatives; use moco3, whose negatives are in the batch")
 
     def init(key, batch):
         x = pair(batch, key)[:, 0]

@@ -43,6 +43,11 @@ def test_the_row_below_may_be_skipped():
     assert value == pytest.approx(oracles_unimodal.cpc(*parts, "both", 1.0, skip=1), rel=2e-5)
 
 
+def test_skipping_all_rows_is_refused():
+    with pytest.raises(ValueError, match="skip=2 leaves none of ahead=2 rows"):
+        w.made("cpc", skip=2)
+
+
 def test_every_weight_learns_and_steps_have_their_own():
     _, _, states, _ = w.world("cpc")
     assert w.idle(states[2]) == set()

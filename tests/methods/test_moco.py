@@ -89,6 +89,8 @@ def test_the_teacher_follows_what_the_student_has_become(queued):
 def test_a_queue_that_batches_do_not_fill_is_refused():
     with pytest.raises(ValueError, match="must be a multiple"):
         jax.eval_shape(w.made("moco", queue=w.N + 1).init, jax.random.key(0), w.pictures())
+    with pytest.raises(ValueError, match="queue=0: without one there are no negatives"):
+        w.made("moco", queue=0)
 
 
 # ---- v3, and momentum on a schedule
