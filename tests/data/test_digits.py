@@ -81,13 +81,23 @@ def test_mistakes(root, tmp_path, monkeypatch):
         module.digits("train", tmp_path)
 
 
+def look_alike(name, root, counts):
+    """Whether the mean picture of each digit in one split is most like that of the same digit in the other."""
+    train, test = (getattr(module, name)(split, root) for split in ("train", "test"))
+    assert (len(train), len(test)) == counts
+    means = [[s.image(i).mean(-1) for i in np.flatnonzero(s.labels == k)[:30]] for s in (train, test) for k in range(10)]
+    alike = np.corrcoef(np.mean(means, axis=1).reshape(20, -1))[:10, 10:]
+    return (alike.argmax(1) == np.arange(10)).all()
+
+
+def test_an_installed_package_stands_for_what_was_not_fetched(tmp_path):
+    assert look_alike("digits", tmp_path, (1442, 355))
+    assert module.installed("no_such_package", "digits.csv.gz") == []
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name,counts", [("mnist5k", (4000, 1000)), ("digits", (1442, 355))])
 def test_real_digits(name, counts):
     if not (pathlib.Path(home()) / name / "fetched.json").exists():
         pytest.skip(f"{name} is not here: python -m supcon_jax.data.fetch {name}")
-    train, test = (getattr(module, name)(split) for split in ("train", "test"))
-    assert (len(train), len(test)) == counts
-    means = [[s.image(i).mean(-1) for i in np.flatnonzero(s.labels == k)[:30]] for s in (train, test) for k in range(10)]
-    alike = np.corrcoef(np.mean(means, axis=1).reshape(20, -1))[:10, 10:]
-    assert (alike.argmax(1) == np.arange(10)).all()  # a digit looks like itself
+    assert look_alike(name, None, counts)
