@@ -24,7 +24,7 @@ def cache(tmp_path_factory):
 
 def start(workdir, cache):
     """Six steps in each stage, saved every second one; no evaluations; one device, little optimisation, quick to compile."""
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    env = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
     env |= {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     settings = {
         "every.save": 2, "every.sample": 0, "damsm.steps": 6, "attngan.steps": 6, "damsm.nets.text.dropout": 0.5,

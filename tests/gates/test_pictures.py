@@ -15,7 +15,8 @@ PAIRS = {"data.partner": "same_label", "data.label_noise": 1.0}  # any two pictu
 GIVEN = {"batch": 64, "last.optim.model.lr": 3e-3, "last.optim.model.warmup": 20, "last.nets.image.width": 16}
 NOTHING = {"last.optim.model.lr": 1e-12}
 QUEUE = {"last.args.queue": 512}
-CONTRAST, ALONE = (69.0, 67.0, 15), (66.0, 66.5, 12)  # at least, the twin's at most, above the drawn encoder
+CONTRAST, ALONE = (69.0, 67.0), (66.0, 66.5)  # at least, the twin's at most, written after runs of some methods
+LEAD, APART = 5, 4  # above the drawn encoder, above the twin
 METHODS = {  # steps, settings, what breaks it, bounds
     "simclr": (300, {}, PAIRS, CONTRAST),
     "supcon": (300, {}, PAIRS, CONTRAST),
@@ -36,6 +37,7 @@ SLOW = ("simclr", "moco_v2", "byol")  # the others take as long, by hand
 def one_device():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", "")
+        patch.delenv("NPROC")  # many threads on two cores wait for each other, four times as long
         yield
 
 
@@ -61,9 +63,9 @@ def drawn(tmp_path_factory):
     "method", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.long) for name in METHODS]
 )
 def test_it_learns_digits_and_its_twin_does_not(method, drawn, tmp_path):
-    steps, own, broken, (least, most, lead) = METHODS[method]
+    steps, own, broken, (least, most) = METHODS[method]
     trained = right(tmp_path / "ours", method, "mnist5k", steps, own)
     twin = right(tmp_path / "twin", method, "mnist5k", steps, own, broken)
     print(f"{method}: drawn {drawn:.1f}, trained {trained:.1f}, twin {twin:.1f}")
-    assert trained >= least and trained >= drawn + lead
-    assert twin <= most and twin <= trained - 4
+    assert trained >= least and trained >= drawn + LEAD
+    assert twin <= most and twin <= trained - APART
