@@ -330,7 +330,7 @@ QUICK = {  # half a minute on two CPU cores
     "batch": 64,
     **{name: {"steps": 300, "nets": {"image": {"width": 16}}, **QUICK_OPTIM} for name in METHODS if name not in ("cmc", "cpc")},
     "cmc": {"steps": 300, "nets": {"image": {"width": 8}}, **QUICK_OPTIM},
-    "cpc": {"steps": 300, "nets": {"image": {"width": 16, "patch": 16, "stride": 8}}, "args": {"ahead": 1}, **QUICK_OPTIM},
+    "cpc": {"steps": 300, "nets": {"image": {"width": 16, "patch": 16, "stride": 8}}, "args": {"ahead": 2}, **QUICK_OPTIM},
     "linear": {"steps": 200}, "finetune": {"steps": 200},
     "student": {"steps": 300, **QUICK_OPTIM},
 }  # fmt: skip
