@@ -112,7 +112,12 @@ def make_task(config: dict, name: str, nets: dict, about: core.About) -> core.Ta
     tx = {player: optim.optimiser(o, **sizes) for player, o in own.items()}
     function = resolve({**METHODS, **GANS}, section["method"], f"config.{name}.method")
     args = {key: frozen(value) for key, value in section["args"].items()}
-    return call(function, f"{name}.args", nets, tx, about, **args)
+    try:
+        return call(function, f"{name}.args", nets, tx, about, **args)
+    except UserError:
+        raise
+    except ValueError as error:  # values that may stand alone and not together
+        raise UserError(f"config.{name}.args: {error}") from None
 
 
 def door(config: dict, mesh: jax.sharding.Mesh, memory: int | None = None):

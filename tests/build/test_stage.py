@@ -308,3 +308,9 @@ def test_rates_are_scaled_by_the_stages_own_batch(monkeypatch):
     monkeypatch.setattr(stage, "call", lambda *args, **options: None)
     stage.make_task(config, "damsm", {}, types.SimpleNamespace(steps=7, epoch=3))
     assert seen == {"steps": 7, "epoch": 3, "batch": 4}
+
+
+def test_values_that_do_not_go_together_are_told_in_one_line():
+    config = configs.plain(configs.override(configs.load("configs/image.py:cpc"), {"cpc.args.skip": "4"}))
+    with pytest.raises(UserError, match=r"^config\.cpc\.args: skip=4 leaves none of ahead=4 rows to predict"):
+        stage.make_task(config, "cpc", {}, types.SimpleNamespace(steps=7, epoch=3))
