@@ -297,7 +297,8 @@ IMAGENET_RECIPES = {
               "drawn": 16384, "start": 20, "starts": 5},
     ),
     "cpc": recipe(
-        512, 200, {"name": "adam", "lr": 2e-4, "b1": 0.9, "b2": 0.999, "schedule": "constant"}, args={"size": 256, "ahead": 5},
+        512, 200, {"name": "adam", "lr": 2e-4, "b1": 0.9, "b2": 0.999, "schedule": "constant"},
+        args={"size": 256, "ahead": 5, "skip": 0},  # the paper leaves no row out
         nets={"=image": {"net": "patch_grid", "kind": "resnet", "depth": 101, "width": 1.0, "patch": 64, "stride": 32,
                          "norm": "layer", "groups": 1}, "context": {"width": 256, "depth": 5}},
     ),
