@@ -4,10 +4,9 @@
     python -m supcon_jax.main --config=configs/image.py:byol,mnist5k
     python -m supcon_jax.main --config=configs/image.py:moco_v2,imagenet
 
-Words: a method (simclr supcon moco_v1 moco_v2 moco_v3 byol simsiam swav pcl cpc cmc pirl barlow vicreg, or
-supervised: no pretraining, cross entropy from drawn weights), then a data set
-(shapes, mnist5k, digits, emoji: small networks, minutes on two CPU cores; cifar10, cifar100, stl10, imagenette: ResNet-18, 200
-epochs; imagenet: each paper's own recipe), then what changes it:
+Words: a method (simclr supcon moco_v1 moco_v2 moco_v3 byol simsiam swav pcl cpc cmc pirl barlow vicreg, or supervised: no
+pretraining, cross entropy from drawn weights), then a data set (shapes, mnist5k, digits, emoji: small networks, minutes on two
+CPU cores; cifar10 and others: ResNet-18, 200 epochs; imagenet: each paper's own recipe), then what changes it:
     dcl, dclw, debiased, hard, eliminated, attracted    SimCLR with other negatives
     linear, finetune             a second stage on the encoder: a classifier on fixed features, or all of it fine-tuned
     seed, compress               a second stage: a small student of the encoder
@@ -15,7 +14,7 @@ epochs; imagenet: each paper's own recipe), then what changes it:
     both                         measure projections as well as features, and how near two views of a picture stay
     quick                        small and short, for studies
     tiny                         sizes of tests
-ImageNet recipes were not run here: the numbers that the papers give are in README.
+ImageNet recipes were not run here.
 """
 
 from supcon_jax.config import base, choose, stage, update
@@ -24,6 +23,8 @@ IMAGENET = 1_281_167  # records
 CONV = {"net": "conv_trunk", "width": 32, "depth": 3, "norm": "batch", "groups": 1}
 RESNET = {"net": "resnet_trunk", "depth": 50, "width": 1.0, "stem": "imagenet", "zero": True, "sk": 0.0, "groups": 1}
 SMALL_RESNET = {**RESNET, "depth": 18, "stem": "small", "zero": False}
+GRID = {"net": "patch_grid", "kind": "conv", "depth": 3, "width": 32, "patch": 8, "stride": 4, "norm": "layer", "groups": 1}
+LABS = {"net": "lab_trunk", "kind": "conv", "depth": 3, "width": 16, "stem": "small", "zero": False, "groups": 1}
 ADAM = {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine", "warmup": 50}
 PROBE = {"name": "adam", "lr": 3e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}
 METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
@@ -49,61 +50,58 @@ def get_config(word=""):
             optim={"model": dict(ADAM), "probe": dict(PROBE)}, **more,
         )  # fmt: skip
 
-    def head(net, **more):
-        return {"net": net, **more}
-
     simclr = {"temperature": 0.2, "negatives": "all", "sigma": 0.5, "prior": 0.1, "beta": 1.0, "most": 10,
               "threshold": 0.7, "mean": "anchors", "slices": 1}  # fmt: skip
     supcon = {"temperature": 0.1, "base": None, "inside": False, "label_mode": "single", "positives": -1, "slices": 1}
     moco = {"temperature": 0.2, "queue": 4096, "momentum": 0.99, "shuffle": True}
     bank = {"temperature": 0.1, "drawn": 1024, "negatives": "shared", "momentum": 0.5}
     update(c, {
-        "simclr": method("simclr", simclr, {"project": head("simclr_head", dim=64, hidden=0, layers=2)}),
-        "supcon": method("supcon", supcon, {"project": head("supcon_head", dim=64, hidden=0)}),
-        "moco_v1": method("moco", {**moco, "temperature": 0.1}, {"project": head("moco_head", dim=64)}),
-        "moco_v2": method("moco", moco, {"project": head("moco2_head", dim=64, hidden=0)}),
+        "simclr": method("simclr", simclr, {"project": dict(net="simclr_head", dim=64, hidden=0, layers=2)}),
+        "supcon": method("supcon", supcon, {"project": dict(net="supcon_head", dim=64, hidden=0)}),
+        "moco_v1": method("moco", {**moco, "temperature": 0.1}, {"project": dict(net="moco_head", dim=64)}),
+        "moco_v2": method("moco", moco, {"project": dict(net="moco2_head", dim=64, hidden=0)}),
         "moco_v3": method(
             "moco3", {"temperature": 0.2, "momentum": 0.99},
-            {"project": head("moco3_head", dim=64, hidden=256, layers=2),
-             "predict": head("moco3_predictor", dim=64, hidden=256)},
+            {"project": dict(net="moco3_head", dim=64, hidden=256, layers=2),
+             "predict": dict(net="moco3_predictor", dim=64, hidden=256)},
         ),
         "byol": method(
             "byol", {"momentum": 0.99},
-            {"project": head("byol_head", dim=64, hidden=256), "predict": head("byol_head", dim=64, hidden=256)},
+            {"project": dict(net="byol_head", dim=64, hidden=256), "predict": dict(net="byol_head", dim=64, hidden=256)},
         ),
         "simsiam": method(
             "simsiam", {"stop": True},
-            {"project": head("simsiam_head", dim=128, hidden=0, layers=2),
-             "predict": head("simsiam_predictor", dim=128, hidden=32)},
+            {"project": dict(net="simsiam_head", dim=128, hidden=0, layers=2),
+             "predict": dict(net="simsiam_predictor", dim=128, hidden=32)},
         ),
         "swav": method(
             "swav",
             {"small": 16, "temperature": 0.1, "eps": 0.05, "rounds": 3, "prototypes": 128, "queue": 0, "queue_start": 0},
-            {"project": head("swav_head", dim=64, hidden=128)},
+            {"project": dict(net="swav_head", dim=64, hidden=128)},
         ),
         "pcl": method(
             "pcl",
             {**moco, "counts": (64, 128, 256), "negatives": "code", "drawn": 128, "start": 1, "every": 1, "starts": 1,
              "rounds": 20, "weight": 1.0},
-            {"project": head("moco2_head", dim=64, hidden=0)},
+            {"project": dict(net="moco2_head", dim=64, hidden=0)},
         ),
         "cpc": method(
             "cpc", {"ahead": 4, "skip": 1, "negatives": "both", "temperature": 1.0},
-            {"image": head("patch_grid", kind="conv", depth=3, width=32, patch=8, stride=4, norm="layer"),
-             "context": head("row_context", width=64, depth=2)},
+            {"image": dict(net="patch_grid", kind="conv", depth=3, width=32, patch=8, stride=4, norm="layer"),
+             "context": dict(net="row_context", width=64, depth=2)},
         ),
         "cmc": method(
             "cmc", {**bank, "recipe": "cmc", "form": "softmax", "graph": "full"},
-            {"image": head("lab_trunk", kind="conv", depth=3, width=16), "project": head("lab_head", dim=64)},
+            {"image": dict(net="lab_trunk", kind="conv", depth=3, width=16), "project": dict(net="lab_head", dim=64)},
         ),
         "pirl": method(
             "pirl", {**bank, "patch": 8, "lam": 0.5},
-            {"project": head("moco_head", dim=64), "patches": head("patch_head", dim=64)},
+            {"project": dict(net="moco_head", dim=64), "patches": dict(net="patch_head", dim=64)},
         ),
-        "barlow": method("barlow", {"off": 0.0051, "factor": 0.1}, {"project": head("barlow_head", dim=256, hidden=256)}),
+        "barlow": method("barlow", {"off": 0.0051, "factor": 0.1}, {"project": dict(net="barlow_head", dim=256, hidden=256)}),
         "vicreg": method(
             "vicreg", {"invariance": 25.0, "variance": 25.0, "covariance": 1.0},
-            {"project": head("vicreg_head", dim=256, hidden=256)},
+            {"project": dict(net="vicreg_head", dim=256, hidden=256)},
         ),
     })  # fmt: skip
     view = {"recipe": c.views.get_oneway_ref("recipe"), "change": (), "size": c.data.get_oneway_ref("size"), "norm": ""}
@@ -121,7 +119,7 @@ def get_config(word=""):
     c.student = stage(
         c, method="student", steps=1500,
         args={**view, "kind": "seed", "temperature": 0.2, "teacher_temperature": 0.01, "queue": 4096},
-        nets={"image": {**CONV, "width": 8}, "project": head("moco2_head", dim=64, hidden=0)},
+        nets={"image": {**CONV, "width": 8}, "project": dict(net="moco2_head", dim=64, hidden=0)},
         optim={"model": dict(ADAM), "probe": dict(PROBE)}, frozen={"teacher": ""},
     )  # fmt: skip
     c.evals = {
@@ -157,13 +155,9 @@ def fixed(name, **args):
     return {"name": name, "=args": args, "train": "train", "test": "test"}
 
 
+NEGATIVES = {"dcl": "decoupled", "dclw": "weighted"} | {word: word for word in ("debiased", "hard", "eliminated", "attracted")}
 VARIANTS = {
-    "dcl": {"stages": ("simclr",), "simclr": {"args": {"negatives": "decoupled"}}},
-    "dclw": {"stages": ("simclr",), "simclr": {"args": {"negatives": "weighted"}}},
-    "debiased": {"stages": ("simclr",), "simclr": {"args": {"negatives": "debiased"}}},
-    "hard": {"stages": ("simclr",), "simclr": {"args": {"negatives": "hard"}}},
-    "eliminated": {"stages": ("simclr",), "simclr": {"args": {"negatives": "eliminated"}}},
-    "attracted": {"stages": ("simclr",), "simclr": {"args": {"negatives": "attracted"}}},
+    **{word: {"stages": ("simclr",), "simclr": {"args": {"negatives": negatives}}} for word, negatives in NEGATIVES.items()},
     "by_shape": {"data": {"args": {"labels": "shape"}}},
     "both": {"evals": {
         "knn": {"every": 0, "on": ("h", "z")}, "linear": {"every": 0, "on": ("h", "z"), "sweep": 1, "steps": 100},
@@ -193,17 +187,13 @@ def resnet18(records, queue=4096, epochs=200, batch=512, **trunk):
         "pirl": {"args": {"drawn": 4096, "patch": 10}, "nets": {"project": {"dim": 128}, "patches": {"dim": 128}}},
         "barlow": {"nets": {"project": {"dim": 2048, "hidden": 2048}}},
         "vicreg": {"nets": {"project": {"dim": 2048, "hidden": 2048}}},
+        "cmc": {"nets": {"=image": {**LABS, "kind": "resnet", "depth": 18, "width": 0.5, "stem": image["stem"]}}},
+        "cpc": {"nets": {"=image": {**GRID, "kind": "resnet", "depth": 18, "width": 0.5, "patch": 16, "stride": 8}}},
     }  # fmt: skip
     out = {"batch": batch, "every": {"log": 100, "save": 2000}}
     for name in METHODS:
-        own = dict(change) if name not in ("cpc", "cmc") else {k: v for k, v in change.items() if k != "nets"}
         more = wide.get(name, {})
-        own = {**own, **more, "nets": {**own.get("nets", {}), **more.get("nets", {})}}
-        out[name] = own
-    out["cmc"]["nets"] = {"=image": {"net": "lab_trunk", "kind": "resnet", "depth": 18, "width": 0.5, "stem": image["stem"],
-                                     "zero": False, "groups": 1}}  # fmt: skip
-    out["cpc"]["nets"] = {"=image": {"net": "patch_grid", "kind": "resnet", "depth": 18, "width": 0.5, "patch": 16, "stride": 8,
-                                     "norm": "layer", "groups": 1}}  # fmt: skip
+        out[name] = {**change, **more, "nets": {**change["nets"], **more.get("nets", {})}}
     return out
 
 
@@ -215,8 +205,8 @@ DATA = {
         "data": {**fixed("emoji", labels="group", uses=10, test=20, skin_tones=False), "crop": "resize", "size": 32},
         "views": {"recipe": "emoji"},
     },
-    "cifar10": {"data": fixed("tfds", builder="cifar10"), "views": {"recipe": "cifar_symmetric"}, **resnet18(50_000)},
-    "cifar100": {"data": fixed("tfds", builder="cifar100"), "views": {"recipe": "cifar_symmetric"}, **resnet18(50_000)},
+    **{name: {"data": fixed("tfds", builder=name), "views": {"recipe": "cifar_symmetric"}, **resnet18(50_000)}
+       for name in ("cifar10", "cifar100")},
     "stl10": {
         "data": {**fixed("tfds", builder="stl10"), "train": "unlabelled", "size": 96}, "views": {"recipe": "simclr"},
         **resnet18(100_000),
@@ -243,15 +233,14 @@ def recipe(batch, epochs, optim, **more):
 
 def second(batch, epochs, optim):
     """A classifier on an encoder: so many epochs of the whole set, with crops and flips."""
-    args = {"size": 224, "recipe": "crop_flip"}
-    return {"batch": batch, "steps": IMAGENET * epochs // batch, "args": args, "optim": {"=model": optim}}
+    steps = IMAGENET * epochs // batch
+    return {"batch": batch, "steps": steps, "args": {"size": 224, "recipe": "crop_flip"}, "optim": {"=model": optim}}
 
 
-NESTEROV = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0, "schedule": "cosine",
-            "scale_by_batch": "linear"}  # fmt: skip
 MOMENTUM = {"name": "sgd", "lr": 0.03, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4, "scale_by_batch": "linear"}
 STAIRS = {**MOMENTUM, "schedule": "steps", "milestones": (120, 160), "decay": 0.1}
 COSINE = {**MOMENTUM, "schedule": "cosine"}
+NESTEROV = {**COSINE, "lr": 0.1, "nesterov": True, "weight_decay": 0.0}
 LATE = {**STAIRS, "milestones": (120, 160, 200)}
 IMAGENET_RECIPES = {
     "data": {**fixed("tfds", builder="imagenet2012"), "test": "validation", "crop": "resize", "size": 256},
@@ -299,13 +288,12 @@ IMAGENET_RECIPES = {
     "cpc": recipe(
         512, 200, {"name": "adam", "lr": 2e-4, "b1": 0.9, "b2": 0.999, "schedule": "constant"},
         args={"size": 256, "ahead": 5, "skip": 0},  # the paper leaves no row out
-        nets={"=image": {"net": "patch_grid", "kind": "resnet", "depth": 101, "width": 1.0, "patch": 64, "stride": 32,
-                         "norm": "layer", "groups": 1}, "context": {"width": 256, "depth": 5}},
+        nets={"=image": {**GRID, "kind": "resnet", "depth": 101, "width": 1.0, "patch": 64, "stride": 32},
+              "context": {"width": 256, "depth": 5}},
     ),
     "cmc": recipe(
         256, 240, LATE, args={"recipe": "cmc", "temperature": 0.07, "form": "nce", "drawn": 4096},
-        nets={"=image": {"net": "lab_trunk", "kind": "resnet", "depth": 50, "width": 0.5, "stem": "imagenet", "zero": False,
-                         "groups": 1}, "project": {"dim": 128}},
+        nets={"=image": {**LABS, "kind": "resnet", "depth": 50, "width": 0.5, "stem": "imagenet"}, "project": {"dim": 128}},
     ),
     "pirl": recipe(
         1024, 800, COSINE, image={"zero": False}, args={"recipe": "moco_v1", "temperature": 0.07, "drawn": 32000, "patch": 64},
@@ -320,7 +308,7 @@ IMAGENET_RECIPES = {
         nets={"project": {"dim": 8192, "hidden": 8192}},
     ),
     "linear": second(4096, 90, NESTEROV),  # SimCLR's, on augmented pictures
-    "finetune": second(1024, 60, {**NESTEROV, "name": "lars", "lr": 0.005, "weight_decay": 0.0, "scale_by_batch": "sqrt"}),
+    "finetune": second(1024, 60, {**NESTEROV, "name": "lars", "lr": 0.005, "scale_by_batch": "sqrt"}),
     "supervised": recipe(
         256, 90, {**STAIRS, "lr": 0.1, "milestones": (30, 60)}, image={"zero": False}, args={"recipe": "crop_flip"},
     ),
@@ -339,9 +327,7 @@ QUICK = {  # half a minute on two CPU cores
 SLIM = {"project": {"dim": 8}}
 SLIM_HIDDEN = {"project": {"dim": 8, "hidden": 8}}
 SLIM_PREDICT = {**SLIM_HIDDEN, "predict": {"dim": 8, "hidden": 8}}
-GRIDS = {"net": "patch_grid", "kind": "conv", "depth": 3, "width": 4, "patch": 8, "stride": 4, "norm": "layer", "groups": 1}
-LABS = {"net": "lab_trunk", "kind": "conv", "depth": 3, "width": 4, "stem": "small", "zero": False, "groups": 1}
-SMALL = {"cpc": GRIDS, "cmc": LABS}
+SMALL = {"cpc": {**GRID, "width": 4, "patch": 8, "stride": 4}, "cmc": {**LABS, "width": 4}}
 TINY = {
     "batch": 16, "eval_batch": 32,
     "every": {"log": 1, "save": 2},
