@@ -34,6 +34,13 @@ DOORS = {
 }
 
 
+# (name, devices): one door alone and one over devices in plain, the others of their kind in slow
+THROUGH = (
+    ("tiled", 1), pytest.param("gather", 8, marks=pytest.mark.slow),
+    ("ring", 8), pytest.param("hybrid", 8, marks=pytest.mark.slow),
+)  # fmt: skip
+
+
 @functools.cache
 def door(devices):
     """The door for so many devices: the definition for none, gather for one and more."""

@@ -1,7 +1,6 @@
 """Real processes, really killed: the same command then ends in the same bits as a run that nobody disturbed."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -9,6 +8,8 @@ import sys
 import time
 
 import pytest
+
+from gates.command import environment
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 STAGES = ("damsm", "attngan")
@@ -24,8 +25,7 @@ def cache(tmp_path_factory):
 
 def start(workdir, cache):
     """Six steps in each stage, saved every second one; no evaluations; one device, little optimisation, quick to compile."""
-    env = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
-    env |= {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    env = environment() | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     settings = {
         "every.save": 2, "every.sample": 0, "damsm.steps": 6, "attngan.steps": 6, "damsm.nets.text.dropout": 0.5,
         "evals.matching.fakes": 4, "evals.matching.reals": 16, "evals.attributes.fakes": 4, "evals.attributes.reals": 4,

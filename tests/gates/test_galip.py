@@ -9,9 +9,6 @@ captions without knowing what they mean may be right about one colour of the eig
 import dataclasses
 import functools
 import json
-import os
-import subprocess
-import sys
 
 import flax.linen as nn
 import jax
@@ -20,6 +17,7 @@ import numpy as np
 import optax
 import pytest
 
+from gates import command
 from supcon_jax import core, shard
 from supcon_jax.build import weights
 from supcon_jax.build.names import net
@@ -152,14 +150,9 @@ def scores(seed):
 
 
 def alone(seed):
-    """scores(seed) in a process of its own, on one device and with as many threads as there are cores."""
+    """scores(seed) in a process of its own."""
     code = f"import json; from gates.test_galip import scores; print(json.dumps(list(scores({seed}))))"
-    env = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(command.answer("-c", code).splitlines()[-1])
 
 
 @pytest.mark.slow

@@ -7,28 +7,16 @@ mean may be right about one colour of the eight, or two.
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
+
+from gates import command
 
 STEPS = 500  # of each GAN and its twin
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_device():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", "")
-        patch.delenv("NPROC")  # many threads on two cores wait for each other, four times as long
-        yield
-
-
 def run(folder, preset, stage, *settings):
-    """The command a user types, on one device; returns the last numbers of a stage."""
-    command = [sys.executable, "-m", "supcon_jax.main", f"--config=configs/shapes.py:{preset}", f"--workdir={folder}"]
-    done = subprocess.run([*command, *settings], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads((folder / stage / "DONE").read_text())["numbers"]
+    return command.run(folder, f"shapes.py:{preset}", stage, *settings)
 
 
 @pytest.fixture(scope="module")

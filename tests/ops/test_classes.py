@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dress import DOORS
+from dress import DOORS, THROUGH
 from supcon_jax.ops import readings, rows, rules
 from supcon_jax.ops.readings import Reading
 from supcon_jax.ops.rows import Rows
@@ -48,15 +48,7 @@ def judged(used):
         return run(*draw(), jnp.asarray(3.0))
 
 
-@pytest.mark.parametrize(
-    "name, devices",
-    [
-        ("tiled", 1),
-        pytest.param("gather", 8, marks=pytest.mark.slow),
-        ("ring", 8),
-        pytest.param("hybrid", 8, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("name, devices", THROUGH)
 def test_sums_over_classes_are_the_definition(name, devices):
     got, want = judged(DOORS[name](devices, tile=(8, 8), classes=C)), judged(rows.dense)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dress import DOORS, mesh
+from dress import DOORS, THROUGH, mesh
 from supcon_jax.ops import queue, rows, rules, similar
 from supcon_jax.ops.rows import Rows
 
@@ -125,15 +125,7 @@ def judged(name, devices):
         return run(x, y, memory, jnp.asarray(4.0))
 
 
-@pytest.mark.parametrize(
-    "name, devices",
-    [
-        ("tiled", 1),
-        pytest.param("gather", 8, marks=pytest.mark.slow),
-        ("ring", 8),
-        pytest.param("hybrid", 8, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("name, devices", THROUGH)
 def test_similar_keys_are_left_out_through_every_door(name, devices):
     for one, other in zip(jax.tree.leaves(judged(name, devices)), jax.tree.leaves(judged("", 0)), strict=True):
         np.testing.assert_allclose(np.maximum(one, -1e29), np.maximum(other, -1e29), rtol=1e-12, atol=1e-11)
