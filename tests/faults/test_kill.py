@@ -25,7 +25,8 @@ def cache(tmp_path_factory):
 
 def start(workdir, cache):
     """Six steps in each stage, saved every second one; no evaluations; one device, little optimisation, quick to compile."""
-    env = environment() | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    env = environment() | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     settings = {
         "every.save": 2, "every.sample": 0, "damsm.steps": 6, "attngan.steps": 6, "damsm.nets.text.dropout": 0.5,
         "evals.matching.fakes": 4, "evals.matching.reals": 16, "evals.attributes.fakes": 4, "evals.attributes.reals": 4,

@@ -1,8 +1,8 @@
 """Every method of pictures alone learns what is in them and its broken twin does not: the commands that users type.
 
 A linear classifier on the encoder's features names 1,000 held-back digits. A twin is the same run with its pairs made of any
-two pictures, or with what keeps its codes from collapsing taken away. The drawn encoder takes a step at a rate of
-nothing, or a hundred, which give BatchNorm its averages.
+two pictures, or with what keeps its codes from collapsing taken away. The drawn encoder takes a step at a rate of nothing, or
+a hundred, which give BatchNorm its averages.
 """
 
 import pytest
