@@ -50,6 +50,15 @@ def pytest_addoption(parser):
     parser.addoption("--fixtures", dest="fixtures", default=None, metavar="DIR", help="reference numbers for tests/golden")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_folder(tmp_path_factory, request):
+    """Tells tests/runs.py where the processes of this run keep what they share; pytest clears it away some runs later."""
+    import runs
+
+    own = tmp_path_factory.getbasetemp()
+    runs.SHARED[:] = [own.parent if hasattr(request.config, "workerinput") else own]
+
+
 @pytest.fixture(scope="session")
 def need(request):
     """need(module, remedy): skips the test where an optional module is not installed, or with `--need MODULE` fails it."""

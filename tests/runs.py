@@ -7,11 +7,12 @@ import io
 import json
 import os
 import pathlib
-import tempfile
 
 import jax
 
 from supcon_jax import main
+
+SHARED = []  # the folder that all processes of one run of the tests share, from conftest
 
 
 @contextlib.contextmanager
@@ -40,9 +41,7 @@ def shapes() -> pathlib.Path:
 
     One process of the tests trains, the others wait for it: nobody writes to the folder afterwards.
     """
-    together = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    place = pathlib.Path(tempfile.gettempdir(), f"supcon_jax_shapes_{together}")
-    folder = place if together else pathlib.Path(tempfile.mkdtemp(prefix="supcon_jax_shapes_"))
+    folder = SHARED[0] / "shapes"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
