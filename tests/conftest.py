@@ -37,7 +37,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """The file that takes longest first, so that all processes end at about the same time."""
-    items.sort(key=lambda item: item.path.name != "test_main_job.py")
+    items.sort(key=lambda item: item.path.name != "test_every_gan.py")
 
 
 def pytest_addoption(parser):

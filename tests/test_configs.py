@@ -203,12 +203,12 @@ def test_a_step_of_each_kind_can_be_traced(preset, roots, tmp_path, monkeypatch)
 
 
 FULL_SIZE = [preset for preset in PRESETS if preset not in TRACED and not preset.endswith("tiny")]
-PUBLISHED = ("coco:", "coco:dmgan", "coco:galip")  # beside cub's, whose networks coco's others have
+PUBLISHED = ("cub:", "cub:dmgan", "cub:dfgan", "cub:ssagan", "cub:galip", "cub:galip_blocks", "cub:classifier", "coco:")
 
 
-# at full size; tiny ones differ by sizes alone, and those of test_end_to_end.py are run
+# at full size, coco's networks as cub's; tiny ones differ by sizes alone, and those of test_end_to_end.py are run
 @pytest.mark.parametrize("preset", [
-    pytest.param(preset, marks=pytest.mark.slow if preset.startswith("cub:") or preset in PUBLISHED else pytest.mark.long)
+    pytest.param(preset, marks=pytest.mark.slow if preset in PUBLISHED else pytest.mark.long)
     for preset in FULL_SIZE
 ])  # fmt: skip
 def test_a_step_of_every_full_preset_can_be_traced(preset, roots, tmp_path, monkeypatch):

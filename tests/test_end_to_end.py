@@ -57,8 +57,10 @@ def check_run(path, root, folder, caplog, capsys, *more):
     assert line.startswith("error: ") and "damsm.args.scl: 1.0 -> 0.5" in line
 
 
-@pytest.mark.slow  # each compiles programs of its own; the shapes' two stages are run in the plain tests
-@pytest.mark.parametrize("case", RUNS)
+# each compiles programs of its own; the shapes' two stages are run in the plain tests, several labels in coco's
+@pytest.mark.parametrize("case", [
+    pytest.param(case, marks=pytest.mark.long if case == "folder, several labels" else pytest.mark.slow) for case in RUNS
+])  # fmt: skip
 def test_two_steps_of_both_stages_end_to_end(case, roots, tmp_path, caplog, capsys):
     path, root, more = RUNS[case]
     check_run(path, roots[root], tmp_path / "w", caplog, capsys, *more)

@@ -35,10 +35,10 @@ PERMUTES, SUM = "collective-permute", "all-reduce"
 @pytest.mark.parametrize(
     "door, ceiling, kinds",
     [
-        ("ring", 8 * MIB, {PERMUTES, SUM}),
+        pytest.param("ring", 8 * MIB, {PERMUTES, SUM}, marks=pytest.mark.slow),
         pytest.param("gather", 5 * GIB, {"all-gather", SUM}, marks=pytest.mark.slow),
         pytest.param("ring jaccard", 24 * MIB, {PERMUTES, SUM}, marks=pytest.mark.slow),
-        pytest.param("ring pallas", 64 * MIB, {PERMUTES, SUM}, marks=pytest.mark.slow),
+        pytest.param("ring pallas", 64 * MIB, {PERMUTES, SUM}, marks=pytest.mark.long),
     ],
 )
 def test_a_million_pairs_on_256_chips(door, ceiling, kinds):
@@ -90,9 +90,8 @@ def test_a_stage_of_a_config():
     assert said["fits"] and said["devices"] == 4 and said["collectives"]["all-reduce"]["synchronous"] > 0
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param("damsm", marks=pytest.mark.long), pytest.param("attngan", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["damsm", "attngan"])
 def test_both_stages_of_the_main_job(name):
     """The encoders that the GAN listens to are those that the stage before would leave."""
     config = configs.plain(configs.load("configs/shapes.py:tiny"))

@@ -66,15 +66,19 @@ def batches(source, batch, **options):
     return sources.batches(source, world()[2], batch=batch, size=SIDE, words=WORDS, **options)
 
 
-def trained(task, frozen, source, steps, batch, seed=0):
-    """The state after so many steps, none of which may have been skipped."""
-    given = batches(source, batch, seed=seed)
+def trainer(task, steps, batch):
+    """train(frozen, pairs, seed) -> the state after so many steps, none of which may have been skipped; compiled once."""
     step = jax.jit(functools.partial(core.step, task), donate_argnums=0)
-    state = on_host(lambda key, batch: core.init_state(task, key, batch), jax.random.key(seed), next(given))
-    for _ in range(steps):
-        state, metrics = step(state, frozen, next(given))
-    assert metrics["skipped"] == 0
-    return state
+
+    def train(frozen, source, seed=0):
+        given = batches(source, batch, seed=seed)
+        state = on_host(lambda key, batch: core.init_state(task, key, batch), jax.random.key(seed), next(given))
+        for _ in range(steps):
+            state, metrics = step(state, frozen, next(given))
+        assert metrics["skipped"] == 0
+        return state
+
+    return train
 
 
 def about(steps, batch):
@@ -101,8 +105,8 @@ def stand_in():
     return CLIP(ImageTransformer(64, SIDE, 4, 32, 9, 2), Reader(world()[3]))
 
 
-def pretrained(source):
-    """Its tree: trained on these pairs, as GALIP's stage 1 leaves it."""
+def pretrainer():
+    """pretrain(pairs) -> its tree: trained on these pairs, as GALIP's stage 1 leaves it."""
     params, tower = world()[4], stand_in()
 
     def init(key, batch):
@@ -113,12 +117,16 @@ def pretrained(source):
         _, sentence = tower.text.apply({"params": {"encoder": params}}, batch["text"][:, 0])
         return sum(match.sentences(code, sentence)), Aux({}, {}, state.memory)
 
-    task = Task(init, (Player("model", loss, adam(2e-3, CLIP_STEPS)),))
-    state = trained(task, {}, source, CLIP_STEPS, 64)
-    tree = {"params": {"image": state.params["model"], "text": {"encoder": params}}}
     rate = {"model": adam(5e-3, HEADS_STEPS)}
-    task = clip_heads({"clip": tower}, rate, about(HEADS_STEPS, 64), branches=1, dim=32, flip=False)
-    return export(trained(task, {"clip": tree}, source, HEADS_STEPS, 64).params["model"], tree)
+    heads = clip_heads({"clip": tower}, rate, about(HEADS_STEPS, 64), branches=1, dim=32, flip=False)
+    train_tower = trainer(Task(init, (Player("model", loss, adam(2e-3, CLIP_STEPS)),)), CLIP_STEPS, 64)
+    train_heads = trainer(heads, HEADS_STEPS, 64)
+
+    def pretrain(source):
+        tree = {"params": {"image": train_tower({}, source).params["model"], "text": {"encoder": params}}}
+        return export(train_heads({"clip": tree}, source).params["model"], tree)
+
+    return pretrain
 
 
 @functools.cache
@@ -144,9 +152,10 @@ def scores(seed):
     parts = {"gen": gen, "disc": (disc,), "clip": stand_in()}
     rates = {"disc": adam(3e-4, STEPS, 0.0, 0.9), "gen": adam(2e-3, STEPS, 0.0, 0.9)}
     task = galip(parts, rates, about(STEPS, 32), scl=0.0, sim_weight=16.0, branches=1, z=16, ema=0.98, flip=False)
+    pretrain, train = pretrainer(), trainer(task, STEPS, 32)
     for source in (world()[0], shuffle_pairs(world()[0], 0)):
-        frozen = {"clip": pretrained(source)}
-        yield colour(task, frozen, trained(task, frozen, source, STEPS, 32, seed))
+        frozen = {"clip": pretrain(source)}
+        yield colour(task, frozen, train(frozen, source, seed))
 
 
 def alone(seed):

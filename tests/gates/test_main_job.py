@@ -1,5 +1,6 @@
-"""The main job and every GAN behind its encoders learn what captions say; their broken twins do not: same steps and scorer.
+"""The main job, at its own size, and every GAN behind its encoders learn what captions say; their broken twins do not.
 
+By hand, half an hour (small ones: test_every_gan.py). Same steps and scorer.
 A twin has captions and labels shuffled against the pictures from the first stage on. The shipped classifier judges 512
 pictures of held-back captions. Chance is 12.5 % of the colours; a generator that heeds captions without knowing what they
 mean may be right about one colour of the eight, or two.
@@ -13,6 +14,7 @@ import pytest
 from gates import command
 
 STEPS = 500  # of each GAN and its twin
+pytestmark = pytest.mark.long
 
 
 def run(folder, preset, stage, *settings):
@@ -36,7 +38,6 @@ def twin(tmp_path_factory):
     return folder, run(folder, "twin", "attngan", f"--config.attngan.steps={STEPS}")
 
 
-@pytest.mark.slow
 def test_encoders_match_captions_to_pictures_they_never_saw(ours, twin):
     """Each caption among 99 of other classes (chance 1 %), of its own class (10 %), and its picture's rank among 512 (2 %)."""
     for name, least in {"r_precision": 60, "r_within": 45, "t2i_r10": 60}.items():
@@ -44,7 +45,6 @@ def test_encoders_match_captions_to_pictures_they_never_saw(ours, twin):
         assert good > least and bad < least / 2, f"{name}: {good}, the twin's {bad}"
 
 
-@pytest.mark.slow
 def test_pictures_show_what_captions_say(ours):
     _, numbers, _ = ours
     assert numbers["attributes/real_attribute_colour"] >= 99 and numbers["attributes/real_attribute_shape"] >= 95
@@ -53,7 +53,6 @@ def test_pictures_show_what_captions_say(ours):
     assert numbers["matching/r_precision"] >= 50
 
 
-@pytest.mark.slow
 def test_the_twin_does_not(ours, twin):
     *_, early = ours
     _, numbers = twin
@@ -62,7 +61,6 @@ def test_the_twin_does_not(ours, twin):
     assert numbers["matching/r_precision"] < 5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("gan", ["dmgan", "dfgan", "ssagan"])
 def test_so_does_every_gan_behind_the_same_encoders(gan, ours, twin, tmp_path):
     """Measured, ours and the twin's: DM-GAN 55.3 and 12.7 %, DF-GAN 55.1 and 12.5 %, SSA-GAN 48.2 and 13.1 %. GALIP, which
@@ -77,7 +75,6 @@ def test_so_does_every_gan_behind_the_same_encoders(gan, ours, twin, tmp_path):
     assert colours[0] >= 40 and colours[1] < 25
 
 
-@pytest.mark.long
 def test_half_an_hour_tells_shapes_apart(tmp_path):
     numbers = run(tmp_path, "long", "attngan")
     assert numbers["attributes/attribute_colour"] >= 97
