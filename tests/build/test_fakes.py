@@ -81,6 +81,7 @@ def scored(tmp_path_factory):
     return own, *found, workdir, folder / "mine"
 
 
+@pytest.mark.slow
 def test_our_own_pictures_in_a_folder_score_as_the_generator(scored):
     """Every number to the last bit, from the same pixels; only what is said of their origin differs."""
     own, _, found, _, folder = scored
@@ -99,6 +100,7 @@ def test_our_own_pictures_in_a_folder_score_as_the_generator(scored):
     assert found["diversity_shapes_classifier"]["protocol"]["subsets"] == f"{RECORDS} pairs of {RECORDS} captions"
 
 
+@pytest.mark.slow
 def test_the_numbers_lie_in_the_work_folder(scored):
     _, lines, found, workdir, folder = scored
     (path,) = (workdir / "fakes").glob("*/evals.json")

@@ -75,6 +75,7 @@ def test_half_precision(kind, world, one):
     assert not np.array_equal(metrics["gen/loss"], one[1]["gen/loss"])
 
 
+@pytest.mark.slow
 def test_players_share_the_fakes(world):
     """Both players play the same fakes, and on one device the compiler makes them once.
 

@@ -99,6 +99,7 @@ def truth(world):
     return tuple(zip(*(go(state, frozen, batch, b) for b in (0, 1)), strict=True))
 
 
+@pytest.mark.slow
 def test_losses_are_the_formulas_summed_over_branches(world, one, truth):
     _, batch, _, _ = world
     d, g, code, s = truth
@@ -111,6 +112,7 @@ def test_losses_are_the_formulas_summed_over_branches(world, one, truth):
     assert one["gen"][1]["scl"] == pytest.approx(float(term), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_each_player_moves_only_what_it_owns(one):
     grads = {name: found[2] for name, found in one.items()}
     assert not any(g.any() for g in jax.tree.leaves(grads["disc"]["gen"]))
@@ -120,6 +122,7 @@ def test_each_player_moves_only_what_it_owns(one):
         assert not still, still
 
 
+@pytest.mark.slow
 def test_without_weights_it_is_the_plain_gan(world, one):
     """Losses are the sums of what is told; terms of weight zero are not in the program; the average follows."""
     frozen, batch, _, state = world
@@ -158,6 +161,7 @@ def test_a_term_that_clip_has_no_words_for_is_refused():
     task_of(term="xmc", scl=0.0)
 
 
+@pytest.mark.slow
 def test_stage_one_s_heads_are_the_space_of_likeness_and_labels_alone(world, one, truth):
     """G and D read CLIP as without heads; only what compares pictures with texts goes through them."""
     frozen, batch, task, state = world

@@ -50,6 +50,7 @@ def test_every_gan_takes_every_term(kind, term):
     assert "label_head" not in state.params["gen"]
 
 
+@pytest.mark.slow
 def test_the_label_head_learns_from_real_pictures_alone_and_the_generator_follows_it():
     """The head's step is the descent of a softmax regression on the real pictures' codes; G's loss has no part in it."""
     task, nets, frozen, shapes = world("dfgan", scl=0.2, term="label_head", magp_weight=0.0)

@@ -40,9 +40,6 @@ def restless(state):
     return state.replace(params=jax.tree_util.tree_map_with_path(leaf, state.params))
 
 
-HARD = [pytest.param("dfgan", marks=pytest.mark.slow), "ssagan"]  # where both go through the same lines
-
-
 @pytest.fixture(scope="module", params=TASKS)
 def world(request):
     """(kind, nets, frozen, batch, task, state) of two branches with the label term."""
@@ -66,7 +63,8 @@ def wide(tree):
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
-@pytest.mark.parametrize("kind", HARD)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TASKS)
 def test_is_the_published_step(kind):
     """Two steps with Adam: parameters and statistics of a plain loop, in float64; both steps of SSA-GAN's D share moments."""
     n, rate, how = 3, 1e-2, {"damsm_weight": 0.3, "gammas": (5.0, 4.0, 9.0)}

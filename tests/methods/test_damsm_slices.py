@@ -53,6 +53,7 @@ def test_frozen_trunk(begun):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_slices_give_the_step_of_the_whole_batch_where_rows_are_alone():
     """On a frozen trunk and without dropout no row sees another one in the encoders: all that is left is the losses."""
     batch, nets = tiny.pairs(), nets_of(frozen=True)
