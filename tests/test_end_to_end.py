@@ -29,6 +29,7 @@ RUNS = {
     "folder, several labels": ("configs/folder.py:multi,tiny", "folder multi", ()),
     "emoji": ("configs/emoji.py:tiny", "emoji", ("--config.data.args.uses=1", "--config.data.args.test=2")),
 }
+LONG = ("cub, one stage", "folder, one label, label head", "folder, several labels")
 
 
 def check_run(path, root, folder, caplog, capsys, *more):
@@ -59,7 +60,7 @@ def check_run(path, root, folder, caplog, capsys, *more):
 
 # each compiles programs of its own; the shapes' two stages are run in the plain tests, several labels in coco's
 @pytest.mark.parametrize("case", [
-    pytest.param(case, marks=pytest.mark.long if case == "folder, several labels" else pytest.mark.slow) for case in RUNS
+    pytest.param(case, marks=pytest.mark.long if case in LONG else pytest.mark.slow) for case in RUNS
 ])  # fmt: skip
 def test_two_steps_of_both_stages_end_to_end(case, roots, tmp_path, caplog, capsys):
     path, root, more = RUNS[case]

@@ -149,7 +149,7 @@ def foreign(path, module, rng):
     return unflatten_dict(ours)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_torchvision_file_at_full_size(tmp_path):
     """The padding is counted, the last pool is a mean, the head is left out, the values are the mistaken ones."""
     module, rng = Inception(count_pad=True, last_pool="avg"), np.random.default_rng(0)

@@ -45,7 +45,7 @@ def test_eight_devices(eight, one):
     assert_same_step(eight[0], one)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_devices(world, one):
     nets, frozen, batch, _, state, _ = world
     assert_same_step(on_devices(4, nets, state, frozen, batch)[0], one)

@@ -22,5 +22,5 @@ def answer(*argv):
 
 def run(folder, config, stage, *settings):
     """The last numbers of a stage."""
-    answer("-m", "supcon_jax.main", f"--config=configs/{config}", f"--workdir={folder}", *settings)
+    answer("-m", "supcon_jax.main", f"--config={config}", f"--workdir={folder}", *settings)
     return json.loads((folder / stage / "DONE").read_text())["numbers"]

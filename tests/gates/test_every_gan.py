@@ -6,6 +6,7 @@ without knowing what they mean may be right about one colour of the eight. GALIP
 test_galip.py, the main job at its own size in test_main_job.py.
 """
 
+import pathlib
 import shutil
 
 import pytest
@@ -13,7 +14,12 @@ import pytest
 from gates import command
 
 LEAST, MOST = 25, 20  # percent of colours right, of a GAN and of its twin: written before the first run
+COLOURS = pathlib.Path(__file__).with_name("colours.py")
 pytestmark = pytest.mark.slow
+
+
+def words(*more):
+    return ",".join(filter(None, ("quick", *more)))
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +28,7 @@ def encoders(tmp_path_factory):
     found = {}
     for word in ("", "twin"):
         folder = tmp_path_factory.mktemp(word or "ours")
-        found[word] = folder, command.run(folder, f"shapes.py:quick,{word}".rstrip(",") + ",damsm", "damsm")
+        found[word] = folder, command.run(folder, f"configs/shapes.py:{words(word, 'damsm')}", "damsm")
     return found
 
 
@@ -43,8 +49,7 @@ def test_pictures_have_the_colour_that_captions_say(gan, encoders, tmp_path):
     for word, (folder, _) in encoders.items():
         there = tmp_path / folder.name
         shutil.copytree(folder / "damsm", there / "damsm")
-        words = ",".join(filter(None, ("quick", word, gan)))
-        numbers = command.run(there, f"shapes.py:{words}", gan, "--config.every.sample=0")
+        numbers = command.run(there, f"{COLOURS}:{words(word, gan)}", gan, "--config.every.sample=0")
         colours.append(numbers["attributes/attribute_colour"])
     print(f"{gan}: {colours[0]:.1f} % of colours right, {colours[1]:.1f} % of the twin's")
     assert colours[0] >= LEAST and colours[1] < MOST

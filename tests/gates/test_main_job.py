@@ -18,7 +18,7 @@ pytestmark = pytest.mark.long
 
 
 def run(folder, preset, stage, *settings):
-    return command.run(folder, f"shapes.py:{preset}", stage, *settings)
+    return command.run(folder, f"configs/shapes.py:{preset}", stage, *settings)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def right(folder, method, steps, *changes):
     for change in changes:
         keys |= change
     words = [f"--config.{key.replace('last.', f'{method}.')}={value}" for key, value in keys.items()]
-    return command.run(folder, f"image.py:{method},mnist5k", method, *words)["linear/linear_h_top1"]
+    return command.run(folder, f"configs/image.py:{method},mnist5k", method, *words)["linear/linear_h_top1"]
 
 
 @pytest.fixture(scope="module")
