@@ -86,7 +86,7 @@ def get_config(word=""):
             {"project": dict(net="moco2_head", dim=64, hidden=0)},
         ),
         "cpc": method(
-            "cpc", {"ahead": 4, "skip": 1, "negatives": "both", "temperature": 1.0},
+            "cpc", {"ahead": 4, "skip": 1, "negatives": "both", "temperature": 10.0},  # logits of drawn networks near 1
             {"image": dict(net="patch_grid", kind="conv", depth=3, width=32, patch=8, stride=4, norm="layer"),
              "context": dict(net="row_context", width=64, depth=2)},
         ),
@@ -287,7 +287,7 @@ IMAGENET_RECIPES = {
     ),
     "cpc": recipe(
         512, 200, {"name": "adam", "lr": 2e-4, "b1": 0.9, "b2": 0.999, "schedule": "constant"},
-        args={"size": 256, "ahead": 5, "skip": 0},  # the paper leaves no row out
+        args={"size": 256, "ahead": 5, "skip": 0, "temperature": 1.0},  # the paper leaves no row out and scales nothing
         nets={"=image": {**GRID, "kind": "resnet", "depth": 101, "width": 1.0, "patch": 64, "stride": 32},
               "context": {"width": 256, "depth": 5}},
     ),

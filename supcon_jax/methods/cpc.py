@@ -40,7 +40,8 @@ def cpc(
     recipe, change, size, norm: of the one view of each picture, see views.recipes.
     ahead: K, fewer than rows. skip: s, rows next to the context that are not predicted; with patches that overlap their
         neighbours, 1 keeps the strip they share from being all that is learnt.
-    negatives: "batch", "sequence" or "both", see losses.predictive. temperature: divides the logits.
+    negatives: "batch", "sequence" or "both", see losses.predictive. temperature: divides the logits, of which those of drawn
+        networks are of the order of sqrt(f): 10 brings them near one, and short runs learn nothing without it.
     Returns a Task with the player "model" and the head "features", whose h is the mean over the patches.
     Raises ValueError: no row left to predict.
     """
