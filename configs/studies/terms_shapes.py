@@ -13,7 +13,7 @@ METRICS = (
 def get_study():
     return {
         "title": "Label terms: coloured shapes",
-        "config": "configs/shapes.py",
+        "config": "configs/shapes.py:quick",
         "stage": "attngan",
         "seeds": (0, 1, 2),
         "variants": {
