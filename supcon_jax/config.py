@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import functools
 import hashlib
@@ -225,12 +226,49 @@ def load(path: str) -> ConfigDict:
     file = find(file)
     if file.suffix != ".py":
         raise UserError(f"{file} is no config: a Python file with get_config(word) is; copy a shipped one")
+    config = executed(file).get_config(word)
+    check(config)
+    return config
+
+
+def executed(file: pathlib.Path):
+    """The module that a config file is."""
     spec = importlib.util.spec_from_file_location(f"supcon_jax_config_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config(word)
-    check(config)
-    return config
+    return module
+
+
+@functools.cache
+def shared(name: str):
+    """A shipped file of tables that a config, or a user's copy of it, reads: shared("_image_recipes")."""
+    return executed(find(f"configs/{name}.py"))
+
+
+def below_empty(config: ConfigDict, key: str) -> bool:
+    """Whether a key lies in an empty section `args`, where nothing says what its function takes: data.probe.args.builder."""
+    node, path = config, key.split(".")[:-1]
+    for part in path:
+        node = node.get(part) if isinstance(node, ConfigDict) else None
+    return path[-1:] == ["args"] and isinstance(node, ConfigDict) and not len(node)
+
+
+def literal(text: str):
+    """A value as Python writes it, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def put(config: ConfigDict, key: str, value) -> None:
+    """Sets a key, to a value of another type (mesh.data, a word or a number) or one that is new (below an empty `args`) too."""
+    *path, leaf = key.split(".")
+    node = config
+    for part in path:
+        node = node[part]
+    with node.unlocked(), node.ignore_type():
+        node[leaf] = value
 
 
 def override(config: ConfigDict, settings: Mapping[str, str]) -> ConfigDict:
@@ -238,11 +276,14 @@ def override(config: ConfigDict, settings: Mapping[str, str]) -> ConfigDict:
 
     Raises UserError: an unknown key (with the nearest known one) or a value of the wrong type.
     """
-    import ast
     import difflib
 
     known = flat(config)
+    free = {key for key in settings if key not in known and below_empty(config, key)}
     for key, text in settings.items():
+        if key in free:
+            put(config, key, literal(text))
+            continue
         if key not in known:
             near = difflib.get_close_matches(key, known, 1) or difflib.get_close_matches(
                 key.split(".")[-1], [k.split(".")[-1] for k in known], 1
@@ -250,10 +291,7 @@ def override(config: ConfigDict, settings: Mapping[str, str]) -> ConfigDict:
             hint = f"; did you mean config.{near[0]}?" if near else ""
             raise UserError(f"config.{key} is not a key of this config{hint}")
         old = known[key]
-        try:
-            value = text if isinstance(old, str) else ast.literal_eval(text.capitalize() if isinstance(old, bool) else text)
-        except (ValueError, SyntaxError):
-            value = text
+        value = text if isinstance(old, str) else literal(text.capitalize() if isinstance(old, bool) else text)
         if isinstance(old, str) and key == "mesh.data" and text.isdigit():
             value = int(text)
         if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -262,14 +300,6 @@ def override(config: ConfigDict, settings: Mapping[str, str]) -> ConfigDict:
             value = tuple(value) if isinstance(value, list) else (value,)
         if type(value) is not type(old) and key != "mesh.data":
             raise UserError(f"config.{key}={text}: must be of type {type(old).__name__}, as {old!r}")
-        *path, leaf = key.split(".")
-        node = config
-        for part in path:
-            node = node[part]
-        if type(value) is type(old):
-            node[leaf] = value
-        else:  # mesh.data, a word or a number
-            with node.ignore_type():
-                node[leaf] = value
+        put(config, key, value)
     check(config, settings)
     return config

@@ -12,6 +12,7 @@ A study file gives get_study(), a dict of plain data:
         key stand for the config's first stage and the scored one; the key "words" adds words to those of the config.
     metrics: names or patterns ("generation/fid_*"); of another stage "damsm:matching/real_r_precision" ("first:", "last:").
         "seconds": wall clock of that stage, training and scoring (not told of a run that was stopped in between).
+        "log/NAME": what the run last wrote of NAME to metrics.jsonl; "log/warnings": how often it warned, in all.
     reference: the variant that every other is compared with, seed by seed.
     axis, axis_title (may be left out): {variant: number}, or {curve: {variant: number}}: the metrics are drawn over it.
     grid (may be left out): {variant: (row, column)}: the metrics are drawn and tabulated as maps, a variant in each cell.
@@ -138,13 +139,25 @@ def finished(study: dict, workdir: epath.Path) -> tuple[dict, list[str]]:
                 continue
             took = notes(folder)
             numbers = {
-                stage: one["numbers"] | ({"seconds": took[stage]["seconds"]} if took.get(stage, {}).get("seconds") else {})
+                stage: one["numbers"]
+                | ({"seconds": took[stage]["seconds"]} if took.get(stage, {}).get("seconds") else {})
+                | logged(folder / stage)
                 for stage, one in said.items()
             }
             if study["stage"] == comparison.LAST:
                 numbers = {"first": numbers[config["stages"][0]], "last": numbers[config["stages"][-1]]}
             found.setdefault(name, {})[seed] = numbers
     return found, missing
+
+
+def logged(folder: epath.Path) -> dict:
+    """{"log/NAME": the last number of NAME in a stage's metrics.jsonl}, of "warnings" the sum; nothing without that file."""
+    if not (folder / "metrics.jsonl").exists():
+        return {}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = {name: value for line in lines for name, value in line.items()}
+    last["warnings"] = sum(line.get("warnings", 0) for line in lines)
+    return {f"log/{name}": value for name, value in last.items() if isinstance(value, int | float)}
 
 
 def paired(study: dict, found: dict) -> dict:

@@ -15,7 +15,7 @@ from supcon_jax.gans import GANS
 from supcon_jax.methods import METHODS
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
-FILES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
+FILES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem[0] != "_")
 PAIRS = [name for name in FILES if name != "image"]  # those of pictures and captions
 METHOD_KEYS = {"method", "batch", "size", "steps", "args", "nets", "optim", "frozen"}
 
@@ -143,6 +143,85 @@ def test_a_stages_own_value_changes_nothing_else(key, value, stage):
     before = config.flat(plain("configs/shapes.py"))
     after = config.flat(config.plain(config.override(config.load("configs/shapes.py"), {f"{stage}.{key}": value})))
     assert {name for name in after if after[name] != before[name]} == {f"{stage}.{key}"}
+
+
+ALONE = [(stage, key, value) for stage in ("simclr", "linear", "finetune", "supervised", "student")
+         for key, value in (("args.recipe", "simclr"), ("args.norm", "half"), ("data.label_share", "0.1"))
+         if key != "data.label_share" or stage not in ("simclr", "student")]  # fmt: skip
+
+
+@pytest.mark.parametrize("stage,key,value", ALONE)
+def test_stages_of_pictures_share_no_value(stage, key, value):
+    """Presets of one stage (ImageNet's linear one crops and flips) would otherwise change the others."""
+    path = "configs/image.py:simclr,linear"
+    before = config.flat(plain(path))
+    after = config.flat(config.plain(config.override(config.load(path), {f"{stage}.{key}": value})))
+    assert {name for name in after if after[name] != before[name]} == {f"{stage}.{key}"}
+    everywhere = config.plain(config.override(config.load(path), {"views.recipe": "simclr", "data.label_share": "0.1"}))
+    assert everywhere[stage]["args"]["recipe"] == "simclr" and everywhere["linear"]["data"]["label_share"] == 0.1
+
+
+def of_images(word):
+    return plain(f"configs/image.py:{word}")
+
+
+def test_few_labels_on_imagenet_take_epochs_of_those_labels():
+    """Chen et al. 2020, arXiv 2002.05709, appendix B.5: 60 epochs of one percent, 30 of ten, of 1,281,167 pictures by 1,024."""
+    for word, share, steps in (("one_percent", 0.01, 750), ("ten_percent", 0.1, 3753)):
+        for words in (f"simclr,imagenet,finetune,{word}", f"simclr,{word},imagenet,finetune"):
+            found = of_images(words)
+            assert (found["finetune"]["steps"], found["finetune"]["data"]["label_share"]) == (steps, share)
+            assert found["data"]["label_share"] == 1 and found["finetune"]["optim"]["model"]["name"] == "lars"
+
+
+def test_views_are_those_of_the_method():
+    """What da Costa et al. 2022 (arXiv 2108.01775) use at 32 px, the papers' own on ImageNet."""
+    wanted = {
+        "simclr": ("cifar_symmetric", "simclr"), "moco_v2": ("cifar_weak", "moco_v2"), "byol": ("cifar_asymmetric", "byol"),
+        "barlow": ("cifar_asymmetric", "barlow"), "vicreg": ("cifar_vicreg", "vicreg"), "simsiam": ("cifar_weak", "simsiam"),
+        "pcl": ("cifar_weak", "pcl_v2"), "cmc": ("cmc", "cmc"), "moco_v3": ("cifar_asymmetric", "moco_v3"),
+    }  # fmt: skip
+    for name, (small, large) in wanted.items():
+        for word, recipe in (("cifar10", small), ("stl10", large), ("imagenet", large)):
+            assert of_images(f"{name},{word}")[name]["args"]["recipe"] == recipe, f"{name},{word}"
+    assert of_images("byol,cifar100")["byol"]["args"]["norm"] == "cifar100"
+    assert [of_images(f"{name},cifar10")[name]["nets"]["image"]["groups"] for name in ("moco_v1", "pcl", "byol")] == [8, 8, 1]
+
+
+def test_imagenet_is_measured_as_published():
+    found = of_images("supcon,imagenet,linear")
+    assert (found["evals"]["knn"]["k"], found["evals"]["knn"]["temperature"]) == (200, 0.07)
+    assert (found["data"]["crop"], found["data"]["size"], found["linear"]["args"]["recipe"]) == ("centre", 256, "crop_flip")
+    assert found["supcon"]["optim"]["model"]["weight_decay"] == 1e-3
+    assert found["student"]["args"]["recipe"] == "moco_v2" and found["student"]["args"]["queue"] == 65536
+
+
+def test_a_transformer_takes_the_trunks_place_and_moco_v3_its_recipe():
+    found = of_images("moco_v3,imagenet,vit_b")["moco_v3"]
+    image, optim = found["nets"]["image"], found["optim"]["model"]
+    assert image | {"net": "vit_trunk", "width": 768, "depth": 12, "heads": 12, "patch": 16} == image
+    assert optim | {"name": "adamw", "lr": 1.5e-4, "weight_decay": 0.1} == optim
+    assert found["args"]["temperature"] == 0.2 and found["args"]["change"] == [["scale", [0.08, 1.0]]]
+    assert found["nets"]["project"]["layers"] == 3 and found["nets"]["predict"]["last"] is True
+    other = of_images("simclr,mnist5k,vit_s")["simclr"]
+    assert other["nets"]["image"]["patch"] == 4 and other["args"]["change"] == []
+
+
+def test_arguments_that_nothing_names_yet_may_be_given():
+    """Those of the labelled set that a probe reads: what they may be, its function says when it is built."""
+    found = config.override(config.load("configs/image.py"), {"data.probe.name": "tfds", "data.probe.args.builder": "cifar100"})
+    assert config.plain(found)["data"]["probe"]["args"] == {"builder": "cifar100"}
+    two = config.override(config.load("configs/image.py:folder"), {"data.args.one": "1", "data.args.two": "(2, 3)"})
+    assert config.plain(two)["data"]["args"] == {"one": 1, "two": [2, 3]}
+    with pytest.raises(config.UserError, match="config.data.args.builder is not a key"):
+        config.override(config.load("configs/image.py"), {"data.args.builder": "cifar100"})
+
+
+def test_a_copied_config_finds_the_tables_it_reads(tmp_path, monkeypatch):
+    copy = tmp_path / "mine.py"
+    copy.write_text((CONFIGS / "image.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    assert plain(f"{copy}:byol,cifar10") == of_images("byol,cifar10")
 
 
 def test_words_are_applied_in_order_and_a_stage_runs_alone():

@@ -25,15 +25,18 @@ FULL = {
 }  # fmt: skip
 METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
            "barlow", "vicreg", "supervised")  # fmt: skip
-VARIANTS = ("dcl", "dclw", "debiased", "hard", "eliminated", "attracted", "quick", "by_shape", "both")
-SETS = ("shapes", "mnist5k", "digits", "emoji", "cifar10", "cifar100", "stl10", "imagenette", "imagenet")
+VARIANTS = ("dcl", "dclw", "debiased", "hard", "eliminated", "attracted", "simclr_v2", "quick", "by_shape", "both")
+MEASURED = ("fewshot", "clusters", "robustness")
+SETS = ("shapes", "mnist5k", "digits", "emoji", "folder", "cifar10", "cifar100", "stl10", "imagenette", "imagenet")
 SECOND = tuple(f"{word},tiny" for word in (
-    "simclr,linear", "cmc,linear", "swav,finetune", "cpc,finetune", "moco_v2,seed", "byol,compress",
+    "simclr,linear", "cmc,linear", "swav,finetune", "cpc,finetune", "moco_v2,seed", "byol,compress", "barlow,seed",
+    "simclr,linear,one_percent", "simclr,finetune,ten_percent", "moco_v3,vit_s", "simclr,vit_b",
 ))  # fmt: skip
-IMAGES = [*METHODS, *VARIANTS, "", "linear", *(f"{word},tiny" for word in METHODS), *SECOND]
+IMAGES = [*METHODS, *VARIANTS, *MEASURED, "", "linear", *(f"{word},tiny" for word in METHODS), *SECOND]
 IMAGES += [f"supcon,{name},tiny" for name in SETS]
 LARGE = [f"{word},{name}" for name in ("cifar10", "imagenet") for word in METHODS]
-LARGE += ["simclr,imagenette", "byol,stl10", "moco_v2,imagenet,linear", "supcon,cifar100"]
+LARGE += ["simclr,imagenette", "byol,stl10", "moco_v2,imagenet,linear", "supcon,cifar100", "simclr,cifar10,seed",
+          "simclr,imagenet,simclr_v2,finetune,one_percent", "moco_v3,imagenet,vit_s", "barlow,imagenet,compress"]  # fmt: skip
 CHOSEN = ("simclr,imagenet", "moco_v2,imagenet", "swav,imagenet", "cmc,cifar10")  # those that stand for all
 PRESETS = [f"{name}:{word}" for name, words in FULL.items() for word in words]
 PRESETS += [f"{name}:{','.join(filter(None, (word, 'tiny')))}" for name, words in FULL.items() for word in words]
@@ -241,7 +244,7 @@ def test_the_published_cpc_predicts_every_row_and_small_ones_not_the_one_that_ov
 def test_every_preset_is_listed_here():
     import importlib.util
 
-    for path in sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py")):
+    for path in sorted((pathlib.Path(__file__).parent.parent / "configs").glob("[!_]*.py")):
         spec = importlib.util.spec_from_file_location(f"listed_{path.stem}", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

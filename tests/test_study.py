@@ -91,6 +91,14 @@ def test_equal_seeds_begin_equal(ran):
 
 
 @pytest.mark.slow  # four runs
+def test_what_a_run_logged_is_a_metric_and_its_warnings_are_counted(tmp_path):
+    """The last value of each name, whatever line it stands in; a run without a log has none."""
+    lines = [{"step": 1, "a": 3.0, "warnings": 1}, {"step": 2, "a": 2.0, "warnings": 2, "b": "nan"}, {"step": 3, "x": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert study.logged(epath.Path(tmp_path)) == {"log/step": 3, "log/a": 2.0, "log/warnings": 3, "log/x": 1.0}
+    assert study.logged(epath.Path(tmp_path / "none")) == {}
+
+
 def test_the_files_hold_numbers_table_and_pictures(ran):
     folder, file = ran
     said = json.loads((folder / "w" / "STUDY.json").read_text())
@@ -98,7 +106,9 @@ def test_the_files_hold_numbers_table_and_pictures(ran):
     for name, seed in itertools.product(("scl", "no_scl"), (0, 3)):
         end = runs.done(folder / "w" / name / f"seed{seed}", "attngan")["numbers"]
         told = said["runs"][name][str(seed)]["attngan"]
+        log = {key: told.pop(key) for key in list(told) if key.startswith("log/")}
         assert told.pop("seconds") > 0 and told == end and set(METRICS) <= set(end)
+        assert log["log/step"] == 1 and log["log/warnings"] == 0 and "log/gen/loss" in log
     text = (folder / "w" / "STUDY.md").read_text()
     assert text.startswith("# With and without\n") and f"--study={file} " in text and "seeds 0, 3" in text
     assert "| metric | scl | no_scl |" in text and "| metric | scl |" in text and "![pictures](STUDY.png)" in text

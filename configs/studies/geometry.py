@@ -5,7 +5,7 @@ The variants are different ways to pretrain; the second stage is the same in all
 
 from supcon_jax.study import METRICS
 
-SPACE = ("both_alignment", "both_uniformity", "both_separation", "both_rank")
+SPACE = ("both_within", "both_between", "both_separation", "both_nmi", "both_alignment", "both_uniformity", "both_rank")
 SCORES = ("matching/r_precision", "attributes/attribute_colour")
 
 

@@ -1,4 +1,4 @@
-"""Weight of the label term in both stages, from none to ten times the usual."""
+"""Weight of the label term in both stages, from none to ten times the usual: scores, and what the run warns of."""
 
 from supcon_jax.study import METRICS
 
@@ -11,7 +11,7 @@ def get_study():
         "seeds": (0, 1, 2),
         "variants": {f"weight_{weight:g}": {"scl": weight} for weight in (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)},
         "reference": "weight_0",
-        "metrics": METRICS,
+        "metrics": (*METRICS, "log/warnings", "first:log/warnings", "log/gen/fake_pair_distance"),
         "axis": {f"weight_{weight:g}": weight for weight in (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)},
         "axis_title": "weight",
     }  # fmt: skip

@@ -63,7 +63,7 @@ def byol(nets, tx, about, *, recipe="byol", change=(), size=224, norm="", moment
     return Task(init, (Player("model", loss, tx["model"], parts=CHAIN),), after, heads={"features": head})
 
 
-def simsiam(nets, tx, about, *, recipe="moco_v2", change=(), size=224, norm="", stop=True) -> Task:
+def simsiam(nets, tx, about, *, recipe="simsiam", change=(), size=224, norm="", stop=True) -> Task:
     """SimSiam: the prediction of one view meets the projection of the other, which carries no gradient, both ways.
 
         L = D(p_1, stop(z_2)) / 2 + D(p_2, stop(z_1)) / 2,   D(p, z) = - <p, z> / (|p| |z|),   p = predict(z)

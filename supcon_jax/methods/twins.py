@@ -12,7 +12,7 @@ from supcon_jax.methods.towers import ENCODER, PROJECTION
 NETS = (ENCODER, PROJECTION)
 
 
-def barlow(nets, tx, about, *, recipe="moco_v3", change=(), size=224, norm="", off=0.0051, factor=1.0) -> Task:
+def barlow(nets, tx, about, *, recipe="barlow", change=(), size=224, norm="", off=0.0051, factor=1.0) -> Task:
     """Barlow Twins: the correlation of the codes of two views, dimension by dimension, becomes the identity.
 
         L = factor (sum_a (1 - C_aa)^2 + off sum_{a != b} C_ab^2),   C: correlation of z_1 and z_2 over the batch
@@ -31,7 +31,7 @@ def barlow(nets, tx, about, *, recipe="moco_v3", change=(), size=224, norm="", o
 
 
 def vicreg(
-    nets, tx, about, *, recipe="moco_v3", change=(), size=224, norm="", invariance=25.0, variance=25.0, covariance=1.0
+    nets, tx, about, *, recipe="vicreg", change=(), size=224, norm="", invariance=25.0, variance=25.0, covariance=1.0
 ) -> Task:
     """VICReg: codes of two views agree, each dimension varies, and no two of them together.
 

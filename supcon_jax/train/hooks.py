@@ -131,7 +131,8 @@ class Progress:
         self.last, self.at, self.waited = now, step, 0.0
         return out
 
-    def line(self, step: int, values: dict[str, float]) -> None:
+    def line(self, step: int, values: dict[str, float]) -> int:
+        """Prints it. Returns how many warnings it had."""
         rate = values["images_per_s"]
         left = (self.steps - step) * self.images / rate if rate else math.inf
         losses = " ".join(f"{key} {value:.4g}" for key, value in values.items() if key.endswith("loss") or key.endswith("/scl"))
@@ -143,6 +144,7 @@ class Progress:
         lines = [text, *(f"{self.name} {step}/{self.steps} | {line}" for line in said)]
         if hosts.chief():
             print(*lines, sep="\n", file=sys.stderr, flush=True)
+        return sum(line.startswith("warning") for line in said)
 
 
 def clock(seconds: float) -> str:

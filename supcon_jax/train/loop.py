@@ -205,8 +205,7 @@ def report(run, writer, progress, late, now):
             " lower the learning rate or look at the data"
         )
     values |= progress.rates(at)
-    writer.scalars(at, values)
-    progress.line(at, values)
+    writer.scalars(at, values | {"warnings": progress.line(at, values)})
     return now
 
 

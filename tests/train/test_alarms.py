@@ -128,7 +128,7 @@ def test_codes_that_are_one_point_are_told_once_not_as_a_line_too():
 
 def test_the_console_has_a_line_with_step_figure_and_cure(capsys):
     progress = hooks.Progress("dfgan", steps=600, images=16, start=0)
-    for step in range(50, 500, 50):
-        progress.line(step, {"disc/diversity": 0.031, "images_per_s": 32.0, "input_wait_share": 0.0})
+    values = {"disc/diversity": 0.031, "images_per_s": 32.0, "input_wait_share": 0.0}
+    assert [progress.line(step, values) for step in range(50, 500, 50)] == [0, 0, 0, 0, 1, 0, 0, 0, 0]
     (said,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert said.startswith("dfgan 250/600 | warning: disc/diversity 0.031 for 5 logs: ") and "learning rate" in said
