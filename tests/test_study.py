@@ -90,7 +90,6 @@ def test_equal_seeds_begin_equal(ran):
     assert abs(loss["scl", 0]["disc/loss"] - loss["scl", 3]["disc/loss"]) > 1e-3
 
 
-@pytest.mark.slow  # four runs
 def test_what_a_run_logged_is_a_metric_and_its_warnings_are_counted(tmp_path):
     """The last value of each name, whatever line it stands in; a run without a log has none."""
     lines = [{"step": 1, "a": 3.0, "warnings": 1}, {"step": 2, "a": 2.0, "warnings": 2, "b": "nan"}, {"step": 3, "x": 1.0}]
@@ -99,6 +98,7 @@ def test_what_a_run_logged_is_a_metric_and_its_warnings_are_counted(tmp_path):
     assert study.logged(epath.Path(tmp_path / "none")) == {}
 
 
+@pytest.mark.slow  # four runs
 def test_the_files_hold_numbers_table_and_pictures(ran):
     folder, file = ran
     said = json.loads((folder / "w" / "STUDY.json").read_text())
