@@ -6,6 +6,8 @@ float32 moves the Frechet distance in its third digit.
 
 import numpy as np
 
+BLOCK = 1024  # rows compared with a whole set at once: memory of BLOCK x n, and a subset of KID is one block
+
 
 def finite(name, x):
     """x as float64 [n, d]; ValueError naming how many rows hold a NaN or an infinity (a score never hides them)."""
@@ -91,7 +93,7 @@ def inception_score(logits, splits, permutation=None):
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def mmd2(x, y, kind="unbiased"):
+def mmd2(x, y, kind="unbiased", *, block=BLOCK):
     """Squared maximum mean discrepancy with the kernel k(a, b) = (a.b / d + 1)^3.
 
         unbiased     sum_{i!=j} k(x_i, x_j) / (n(n-1)) + sum_{i!=j} k(y_i, y_j) / (m(m-1)) - 2 mean k(x, y)
@@ -100,25 +102,33 @@ def mmd2(x, y, kind="unbiased"):
 
     Binkowski et al. 2018, arXiv 1801.01401, eq. 4; Gretton et al. 2012, eqs. 3 and 5.
 
-    x: [n, d]; y: [m, d]. Returns float; the unbiased ones may be negative.
+    x: [n, d]; y: [m, d]; block: rows of the kernel held at once. Returns float; the unbiased ones may be negative.
     """
     x, y = finite("x", x), finite("y", y)
-    d, n, m = x.shape[1], len(x), len(y)
-
-    def kernel(a, b):
-        return (a @ b.T / d + 1) ** 3
-
-    xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
+    n, m = len(x), len(y)
+    (xx, own_x), (yy, own_y), (xy, own) = (kernel_sums(*pair, block) for pair in ((x, x), (y, y), (x, y)))
     if kind == "biased":
-        return float(xx.mean() + yy.mean() - 2 * xy.mean())
-    inner = (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1))
+        return float(xx / n**2 + yy / m**2 - 2 * (xy / (n * m)))
+    inner = (xx - own_x) / (n * (n - 1)) + (yy - own_y) / (m * (m - 1))
     if kind == "unbiased":
-        return float(inner - 2 * xy.mean())
+        return float(inner - 2 * (xy / (n * m)))
     if kind == "u_statistic":
         if n != m:
             raise ValueError(f"u_statistic: needs as many rows in x as in y, got {n} and {m}")
-        return float(inner - 2 * (xy.sum() - np.trace(xy)) / (n * (n - 1)))
+        return float(inner - 2 * (xy - own) / (n * (n - 1)))
     raise ValueError(f"kind: {kind!r} is none of unbiased, biased, u_statistic")
+
+
+def kernel_sums(a, b, block):
+    """Sums of the kernel of `mmd2` over all pairs of rows, and over the pairs (a_i, b_i)."""
+    whole, own = 0.0, 0.0
+    for start in range(0, len(a), block):
+        k = a[start : start + block] @ b.T
+        k /= a.shape[1]
+        k += 1
+        k **= 3
+        whole, own = whole + k.sum(), own + np.trace(k, offset=start)
+    return whole, own
 
 
 def kid(f1, f2, *, subsets=100, size=1000, seed=0, rows=None):
@@ -139,14 +149,39 @@ def kid(f1, f2, *, subsets=100, size=1000, seed=0, rows=None):
     return float(np.mean(values)), float(np.std(values))
 
 
-def distances(a, b):
-    """Euclidean distances [n, m]; rows equal up to rounding are exactly 0 apart, so that ties stay ties."""
-    aa, bb = (a * a).sum(1)[:, None], (b * b).sum(1)[None]
-    d2 = aa + bb - 2 * a @ b.T
-    return np.sqrt(np.where(d2 < 1e-13 * (aa + bb), 0.0, d2))
+def distances(a, b, block=BLOCK):
+    """Euclidean distances of the rows of a to all rows of b, `block` rows of a at a time.
+
+    Rows equal up to rounding are exactly 0 apart, so that ties stay ties.
+    a: [n, d]; b: [m, d]. Yields (slice of a's rows, f64[r, m]) with r <= block; the caller may write into it.
+    """
+    aa, bb = squares(a, block), squares(b, block)
+    for start in range(0, len(a), block):
+        rows = slice(start, start + block)
+        whole = aa[rows, None] + bb[None]
+        d2 = 2 * a[rows] @ b.T
+        np.subtract(whole, d2, out=d2)
+        whole *= 1e-13
+        d2[d2 < whole] = 0
+        del whole
+        yield rows, np.sqrt(d2, out=d2)
 
 
-def prdc(real, fake, k=3):
+def squares(x, block):
+    """Squared lengths of rows, f64[n]."""
+    return np.concatenate([(part * part).sum(1) for part in (x[i : i + block] for i in range(0, len(x), block))])
+
+
+def radii(x, k, block=BLOCK):
+    """Distance of each row to its k-th nearest other row of the same set, f64[n]."""
+    out = np.empty(len(x))
+    for rows, apart in distances(x, x, block):
+        apart.partition(k, axis=1)
+        out[rows] = apart[:, k]
+    return out
+
+
+def prdc(real, fake, k=3, *, block=BLOCK):
     """Precision, recall, density, coverage on balls that reach to the k-th neighbour inside the own set.
 
         precision  share of fakes inside the ball of some real      recall    share of reals inside that of some fake
@@ -155,18 +190,22 @@ def prdc(real, fake, k=3):
     Kynkaanniemi et al. 2019, arXiv 1904.06991, eqs. 1 and 2; Naeem et al. 2020, arXiv 2002.09797, section 3.
 
     real: [n, d]; fake: [m, d]; k: neighbours, the point itself not counted; 1 <= k < n, m. Balls are open.
+    block: rows compared with a whole set at once: memory is of block x max(n, m), not of n x m.
     Returns dict of four floats. Raises ValueError: k out of range, rows that are not finite.
     """
     real, fake = finite("real", real), finite("fake", fake)
     if not 1 <= k < min(len(real), len(fake)):
         raise ValueError(f"k: {k} neighbours in sets of {len(real)} and {len(fake)}; take 1 to the smaller less one")
-    real_radius = np.partition(distances(real, real), k, axis=1)[:, k]
-    fake_radius = np.partition(distances(fake, fake), k, axis=1)[:, k]
-    between = distances(real, fake)
-    in_real = between < real_radius[:, None]
+    real_radius, fake_radius = radii(real, k, block), radii(fake, k, block)
+    balls, recalled, covered = np.zeros(len(fake), np.int64), 0, 0
+    for rows, apart in distances(real, fake, block):
+        own = real_radius[rows]
+        balls += (apart < own[:, None]).sum(0)
+        recalled += (apart < fake_radius[None]).any(1).sum()
+        covered += (apart.min(1) < own).sum()
     return {
-        "precision": float(in_real.any(0).mean()),
-        "recall": float((between < fake_radius[None]).any(1).mean()),
-        "density": float(in_real.sum(0).mean() / k),
-        "coverage": float((between.min(1) < real_radius).mean()),
+        "precision": float((balls > 0).mean()),
+        "recall": float(recalled / len(real)),
+        "density": float(balls.mean() / k),
+        "coverage": float(covered / len(real)),
     }

@@ -1,6 +1,7 @@
 """Scores of feature sets against loops in float64 and against distributions whose distance is known."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -144,3 +145,57 @@ def test_prdc_of_known_sets():
     assert collapsed["precision"] == 1.0 and collapsed["recall"] == 0.0 and collapsed["coverage"] < 0.2
     with pytest.raises(ValueError, match="100 neighbours"):
         prdc(real, real, 100)
+
+
+def plain(real, fake, k):
+    """Precision, recall, density and coverage from whole matrices of differences."""
+
+    def apart(a, b):
+        return np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
+
+    reals, fakes = (np.sort(apart(x, x), axis=1)[:, k] for x in (real, fake))
+    between = apart(real, fake)
+    inside = between < reals[:, None]
+    return {
+        "precision": inside.any(0).mean(), "recall": (between < fakes[None]).any(1).mean(),
+        "density": inside.sum(0).mean() / k, "coverage": inside.any(1).mean(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("block", [1, 7, 26, 1000])
+@pytest.mark.parametrize("kind", ["drawn", "grid"])
+def test_prdc_in_blocks_is_the_plain_definition(block, kind):
+    """Whatever the block leaves over; on the grid most distances are ties and many rows are equal."""
+    if kind == "drawn":
+        real, fake = draws(53, 3), draws(40, 3, seed=1) + 0.5
+    else:
+        rng = np.random.default_rng(0)
+        real, fake = rng.integers(0, 5, (53, 3)) * 1.0, rng.integers(1, 7, (40, 3)) * 1.0
+    for k in (1, 3, 6):
+        want = plain(real, fake, k)
+        assert prdc(real, fake, k, block=block) == want and len(set(want.values()) - {0, 1}) >= 3
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_mmd_in_blocks_is_the_plain_definition(block):
+    for n, m in ((20, 33), (23, 23)):
+        x, y = draws(n, 3), draws(m, 3, seed=1)
+        xx, yy, xy = ((a @ b.T / 3 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+        others = [(k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1)) for k in (xx, yy)]
+        want = {"biased": xx.mean() + yy.mean() - 2 * xy.mean(), "unbiased": sum(others) - 2 * xy.mean()}
+        if n == m:
+            want["u_statistic"] = sum(others) - 2 * (xy.sum() - xy.diagonal().sum()) / (n * (n - 1))
+        for kind, value in want.items():
+            np.testing.assert_allclose(mmd2(x, y, kind, block=block), value, rtol=1e-11, err_msg=kind)
+
+
+@pytest.mark.parametrize(("n", "block", "most"), [(700, {"block": 50}, 0.5), (2200, {}, 2)])
+def test_memory_is_of_a_block_of_rows_and_not_of_all_pairs(n, block, most):
+    """In f64 matrices [n, n], of which whole distances need five and whole kernels four."""
+    real, fake = draws(n, 3), draws(n, 3, seed=1)
+    for score in (prdc, mmd2):
+        tracemalloc.start()
+        score(real, fake, **block)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < most * 8 * n * n, (score.__name__, peak / (8 * n * n))

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from supcon_jax.build import inceptions
 from supcon_jax.evals.fid import frechet, gaussian, inception_score, kid, mmd2, prdc
 from supcon_jax.evals.knn import ranking, scores
 from supcon_jax.evals.retrieval import ranks, recalls, summary
@@ -128,3 +129,29 @@ def test_resize(case):
                 np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9, err_msg=name)
             else:
                 np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-2, err_msg=name)
+
+
+SHOWN = {  # protocol of a published score -> (the resize of its code, levels as what its network is shown)
+    "tf": ("tf1_bilinear", lambda x: (x - 128) / 128),
+    "pt": ("torch_bilinear", lambda x: 2 * x / 255 - 1),
+    "clean": ("clean_bicubic_f32", lambda x: 2 * x / 255 - 1),
+    "tv_legacy": (
+        "torch_bilinear_corners", lambda x: (x / 255 * [0.229, 0.224, 0.225] + [0.485, 0.456, 0.406] - 0.5) / 0.5,
+    ),
+    "imagenet": ("pil_bilinear_u8", lambda x: (x - 128) / 128),
+}  # fmt: skip
+
+
+@pytest.mark.golden("resize")
+def test_each_protocol_takes_its_own_resize(case, monkeypatch):
+    x = case.arrays()
+    monkeypatch.setattr(inceptions, "SIZE", tuple(int(side) for side in x["size"]))
+    assert set(SHOWN) == set(inceptions.SEEN)
+    look = {name: seen[2] for name, seen in inceptions.SEEN.items()}
+    found = jax.jit(lambda image: {name: rule(image)[0] for name, rule in look.items()})(x["image"][None].astype(np.float32))
+    for name, (resize, values) in SHOWN.items():
+        off = np.abs(np.float64(found[name]) - values(x[resize].astype(np.float64)))
+        if name == "imagenet":
+            assert off.max() <= 1.001 / 128 and np.mean(off > 1e-6) <= 0.005, (off.max(), np.mean(off > 1e-6))
+        else:
+            assert off.max() <= 1e-2 / 127.5, (name, off.max())
