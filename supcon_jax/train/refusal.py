@@ -29,7 +29,7 @@ def told(name: str):
 
 
 def refused_here(error: Exception) -> bool:
-    """Whether a `raise` of this package raised the error. That the last frame is ours is not enough: JAX hides its own ones, and
-    those of Python's built-in functions are never there."""
+    """Whether a `raise` of this package raised the error. That the last frame is ours is not enough: JAX hides its own,
+    and those of Python's built-in functions are never there."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return last.filename.startswith(PACKAGE) and (last.line or "").startswith("raise ")
