@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict, FieldReference
 
+from supcon_jax.fits import misfits
 from supcon_jax.ranges import RANGES
 
 
@@ -159,6 +160,8 @@ def check(config: ConfigDict, first: Mapping | tuple = ()) -> None:
             raise UserError(f"config.{name}.args.term='ntxent' contrasts two branches: set config.{name}.args.branches=2")
         if args.get("guidance", 1) != 1 and not args.drop:
             raise UserError(f"config.{name}.args.guidance={args.guidance} needs config.{name}.args.drop > 0, such as 0.1")
+        for line in misfits(name, config[name]):
+            raise UserError(line)
     traced, steps = config.every.profile, {name: config[name].get("steps", 0) for name in config.stages}
     if traced and traced[1] > max(steps.values()) + 1:
         there = ", ".join(f"{name} has {count}" for name, count in steps.items())

@@ -4,6 +4,26 @@
 NUMBER = (int, float)
 TERMS = ("supcon", "ntxent", "unicl", "label_head", "xmc")  # those of losses.terms
 STEMS = ("imagenet", "small", "deep", "patch", "conv")  # of nets.backbone
+LABEL_MODES = ("single", "any", "all", "jaccard", "idf", "mulsupcon", "mulsupcon_weighted")  # of losses.contrast
+RECIPES = (  # of views.recipes
+    "simclr", "simclr_cifar", "moco_v1", "moco_v2", "simsiam", "pcl_v2", "byol", "moco_v3", "barlow", "vicreg", "swav",
+    "swav_two", "cifar_symmetric", "cifar_weak", "cifar_asymmetric", "cifar_vicreg", "supcon_cifar", "cmc", "cpc", "crop_flip",
+    "emoji", "digits", "shapes",
+)  # fmt: skip
+NORMS = ("none", "half", "imagenet", "swav", "cifar", "cifar100", "cifar_supcon", "lab")  # of views.recipes
+VIEW = {  # what each field of views.recipes.View holds: a type, or so many numbers
+    "scale": 2, "ratio": 2, "kernel": str, "flip": NUMBER, "jitter": 4, "jitter_p": NUMBER, "order": str, "gray": NUMBER,
+    "gray_first": bool, "blur": NUMBER, "sigma": 2, "taps": int, "solarize": NUMBER, "threshold": NUMBER, "rotate": NUMBER,
+    "flavour": str,
+}  # fmt: skip
+NEGATIVES = {  # by method; of methods.simclr, losses.predictive, losses.prototypes and losses.bank
+    "simclr": ("all", "decoupled", "weighted", "debiased", "hard", "hardened", "eliminated", "attracted"),
+    "cpc": ("batch", "sequence", "both"),
+    "pcl": ("code", "paper"),
+    "cmc": ("shared", "per_anchor"),
+    "pirl": ("shared", "per_anchor"),
+}
+RECIPE = (str, lambda x: x in RECIPES, f"one of {', '.join(RECIPES)}")
 RANGES = (
     ("*seed", int, lambda x: 0 <= x < 2**31, "an integer, 0 to 2147483647"),
     ("precision", str, lambda x: x in ("f32", "bf16"), "f32 or bf16"),
@@ -55,6 +75,19 @@ RANGES = (
     ("*temperature", NUMBER, lambda x: x > 0, "a number > 0 (0.1 and 0.5 are usual)"),
     ("*scl", NUMBER, lambda x: x >= 0, "a weight >= 0; 0 drops the term"),
     ("*term", str, lambda x: x in TERMS, f"one of {', '.join(TERMS)}"),
+    ("views.recipe", *RECIPE),
+    ("*.args.recipe", *RECIPE),
+    ("*.args.norm", str, lambda x: x in ("", *NORMS), f"one of {', '.join(NORMS)}, or empty for the recipe's own"),
+    ("*.args.change", tuple, lambda x: changes(x), f"pairs as (('gray', 0.2),) with values as they stand in {', '.join(VIEW)}"),
+    ("*.args.label_mode", str, lambda x: x in LABEL_MODES, f"one of {', '.join(LABEL_MODES)}"),
+    *(
+        (f"{method}.args.negatives", str, lambda x, words=words: x in words, f"one of {', '.join(words)}")
+        for method, words in NEGATIVES.items()
+    ),
+    ("*.args.mean", str, lambda x: x in ("anchors", "examples"), "anchors or examples"),
+    ("*.args.form", str, lambda x: x in ("softmax", "nce"), "softmax or nce"),
+    ("*.args.graph", str, lambda x: x in ("core", "full"), "core or full"),
+    ("*.args.kind", str, lambda x: x in ("seed", "compress"), "seed or compress"),
     ("*_weight", NUMBER, lambda x: x >= 0, "a weight >= 0"),
     ("*.args.cond_noise", NUMBER, lambda x: x >= 0, "a scale >= 0, 1 as published"),
     ("*.args.magp_power", NUMBER, lambda x: x >= 2, "a power >= 2, 6 as published"),
@@ -133,6 +166,12 @@ RANGES = (
     ("*.args.z", int, lambda x: x >= 1, "at least 1"),
     ("*.nets.gen.mask_width", int, lambda x: x >= 1, "at least 1"),
     ("*.nets.disc.most", int, lambda x: x >= 1, "at least 1"),
+    ("*.nets.gen.norm", str, lambda x: x in ("correct", "compat"), "correct or compat (as the published weights expect)"),
+    ("*.nets.gen.mask", str, lambda x: x in ("correct", "compat"), "correct or compat (as the published weights expect)"),
+    ("*.nets.image.norm", str, lambda x: x in ("batch", "layer"), "batch or layer"),
+    ("*.nets.*.norm", str, lambda x: x in ("batch", "layer", "none"), "batch, layer or none"),
+    ("*.nets.*.kind", str, lambda x: x in ("resnet", "conv"), "resnet or conv"),
+    ("*.nets.*.kinds", str, lambda x: x in ("l_ab", "l_a_b"), "l_ab or l_a_b"),
     ("*.nets.*.widths", tuple, lambda x: widths(x), "at least one width >= 0 (0: as the input)"),
     ("*.nets.*.depth", int, lambda x: x >= 1, "at least 1"),
     ("*.nets.*.stem", str, lambda x: x in STEMS, f"one of {', '.join(STEMS)} (ViT: patch or conv)"),
@@ -159,3 +198,14 @@ def words(x: tuple) -> bool:
 
 def span(x: tuple) -> bool:
     return list(map(type, x)) == [int, int] and 1 <= x[0] < x[1]
+
+
+def changes(x: tuple) -> bool:
+    return all(isinstance(pair, list | tuple) and len(pair) == 2 and pair[0] in VIEW and held(*pair) for pair in x)
+
+
+def held(field: str, value) -> bool:
+    kind = VIEW[field]
+    if isinstance(kind, int):
+        return isinstance(value, list | tuple) and len(value) == kind and all(type(y) in NUMBER for y in value)
+    return type(value) in (kind if isinstance(kind, tuple) else (kind,))

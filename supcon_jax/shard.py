@@ -76,6 +76,11 @@ def shardings(tree, mesh: Mesh, split: float | None = None):
     return jax.tree.map_with_path(one, tree)
 
 
+def outline(tree, shardings):
+    """Shapes and types of a tree's leaves, with where their arrays will lie: what a program can be traced and compiled for."""
+    return jax.tree.map(lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), tree, shardings)
+
+
 def in_queue(path) -> bool:
     """Whether a leaf's path leads into a queue of `core.State`."""
     names = [str(getattr(key, "name", getattr(key, "key", ""))) for key in path]

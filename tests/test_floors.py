@@ -16,7 +16,7 @@ FLOORS = {
     "losses": 3, "nets": 3, "views": 3, "data": 3,
     "ops": 2, "hosts": 2, "storage": 2,
     "core": 1, "shard": 1, "config": 1,
-    "ranges": 0,
+    "ranges": 0, "fits": 0,
 }  # fmt: skip
 DOORS = {
     "grain": {"data"},

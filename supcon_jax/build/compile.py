@@ -20,7 +20,7 @@ from supcon_jax.build.datasets import open_data, plain_words
 from supcon_jax.build.target import GIB, Target, find
 from supcon_jax.config import UserError
 from supcon_jax.data import blank
-from supcon_jax.train import loop
+from supcon_jax.train import loop, refusal
 
 MIB = 2**20
 
@@ -73,7 +73,7 @@ def write(found: dict, topology: str, workdir: epath.Path) -> epath.Path:
 def one(config: dict, name: str, target: Target) -> dict:
     """Compiles the step of the stage `name` and tells what is known of it, ready for JSON; memory in bytes of a device.
 
-    Raises UserError: as `stage.build` does, or the batch cannot be split over the target.
+    Raises UserError: as `stage.build` does, the batch cannot be split over the target, or values do not fit each other.
     """
     batch, mesh, calls = config[name]["batch"], laid(config, name, target), []
     sums = cost.Heard(stage.door(config, mesh, target.chip.memory // GIB * GIB), calls)
@@ -83,11 +83,12 @@ def one(config: dict, name: str, target: Target) -> dict:
         example = batch_shapes(built, config[name])
     said = {"stage": name, "topology": target.name, "devices": mesh.size, "batch": batch, "run": False}
     said |= {"slices": config[name]["args"].get("slices", 1), "records": len(built.data.taught)}
-    state = jax.eval_shape(functools.partial(core.init_state, built.task), key_shape(), example)
-    state, frozen = (placed(tree, shard.shardings(tree, mesh, built.run.split)) for tree in (state, built.frozen))
-    rows = NamedSharding(mesh, PartitionSpec("data"))
-    example = placed(example, jax.tree.map(lambda _: rows, example))
-    step = loop.stepper(built.task, mesh, state).trace(state, frozen, example)
+    with refusal.told(name):
+        state = jax.eval_shape(functools.partial(core.init_state, built.task), key_shape(), example)
+        state, frozen = (shard.outline(tree, shard.shardings(tree, mesh, built.run.split)) for tree in (state, built.frozen))
+        rows = NamedSharding(mesh, PartitionSpec("data"))
+        example = shard.outline(example, dict.fromkeys(example, rows))
+        step = loop.stepper(built.task, mesh, state).trace(state, frozen, example)
     said["flop"] = cost.products(step.jaxpr) / mesh.size
     said["gradients"] = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
     said["floor_seconds"] = cost.floor(said["flop"], said["gradients"], mesh.size, target.chip)
@@ -124,11 +125,6 @@ def compiled(lowered, target: Target) -> dict:
         said["needs"] = said["memory"]["peak"]
         said["fits"] = said["needs"] <= said["has"]
     return said | {"compile_seconds": round(time.monotonic() - began, 1)}
-
-
-def placed(shapes, shardings):
-    """Shapes with where their arrays will lie."""
-    return jax.tree.map(lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), shapes, shardings)
 
 
 def key_shape():
@@ -172,9 +168,9 @@ def frozen_shapes(config: dict, name: str, workdir: epath.Path) -> tuple[dict, d
 def exported(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict]:
     """(weights in shape, what their file says) that a stage would leave for later ones."""
     built = stage.build(config, name, workdir, evaluate=False, towers=frozen_shapes)
-    state = jax.eval_shape(
-        functools.partial(core.init_state, built.task), key_shape(), batch_shapes(built, config[name])
-    )
+    example = batch_shapes(built, config[name])
+    with refusal.told(name):
+        state = jax.eval_shape(functools.partial(core.init_state, built.task), key_shape(), example)
     tree = jax.eval_shape(exports.EXPORTS[config[name]["method"]], state, built.frozen)
     towers = frozen_shapes(config, name, workdir)[1]
     return tree, {"nets": stage.told_nets(config[name], towers), "vocab": plain_words(built.data.vocab)}

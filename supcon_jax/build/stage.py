@@ -82,7 +82,8 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     task = trunks.begun(task, config, name) if load is load_frozen else task
     task, towers = pretext.started(task, config, name, towers)
     task = pretext.with_probe(task, config, name, data, about)
-    check_labels(section["args"], data, name)
+    for one in dict.fromkeys((name, *config["stages"])):  # labels are alike in all stages: told before the first one trains
+        check_labels(config[one]["args"], data, one, config[one]["method"])
     measure = evaluations.Context(config, name, folder, task, towers, hashes, data, mesh)
     run = loop.Run(
         name=name, folder=folder, task=task, frozen=towers, mesh=mesh, seed=config["seed"], steps=steps,
@@ -215,13 +216,19 @@ def slice_of(section: dict, name: str) -> int:
     return batch // slices
 
 
-def check_labels(args: dict, data: Data, name: str) -> None:
-    """Whether the labels are what the label term reads."""
+def check_labels(args: dict, data: Data, name: str, method: str = "") -> None:
+    """Whether the labels are what the label term, supervised contrast or a classifier of one label reads."""
     mode, labels, term = args.get("label_mode"), data.taught.labels, args.get("term", "supcon")
+    always = mode is not None and "scl" not in args  # supervised contrast alone, without a weight that could drop it
     if "groups" in args and data.taught.classes != data.train.classes:
         raise UserError(f"config.data.labels_from={data.options['labels_from']}: {name} learns the set's own classes; use set")
-    if mode is None or not args.get("scl"):
+    if method == "finetune" and labels is not None and labels.ndim == 2:
+        several = "the records have several labels each"
+        raise UserError(f"config.{name} learns one label of each picture, but {several}; give other data in config.data")
+    if mode is None or not args.get("scl", always):
         return
+    if always and labels is None and mode != "single":
+        raise UserError(f"config.{name}.args.label_mode={mode!r}, but the records have no labels; use single")
     if term == "label_head" and labels is None:
         raise UserError(f"config.{name}.args.term='label_head' reads labels, and the records have none; use ntxent or xmc")
     if labels is None or term not in ("supcon", "unicl"):

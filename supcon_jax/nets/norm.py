@@ -75,7 +75,7 @@ class BatchNorm(nn.Module):
         """
         n, c = len(h), h.shape[-1]
         if n % self.groups:
-            raise ValueError(f"BatchNorm: {n} rows cannot be shared by {self.groups} groups")
+            raise ValueError(f"BatchNorm: {n} rows cannot be shared by groups={self.groups}; use a divisor of {n}")
 
         def grouped(values):
             if self.groups == 1:

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from supcon_jax import core, hosts, shard, storage
 from supcon_jax.config import UserError, difference, digest
 from supcon_jax.nets.init import on_host
-from supcon_jax.train import checkpoint, hooks
+from supcon_jax.train import checkpoint, hooks, refusal
 
 log = logging.getLogger("supcon_jax")
 
@@ -71,9 +71,10 @@ def train(run: Run) -> tuple[core.State, dict[str, float]]:
     Returns the last state and the numbers of its evaluations.
     The same command after a kill gives the same bits as an unbroken run on the same devices.
     Several processes make every step together; the first of them writes metrics and pictures, all of them checkpoints.
-    Raises UserError: the folder holds a run of another config, or too many updates in a row were refused, or processes
-    would make other steps than the first.
+    Raises UserError: the folder holds a run of another config, or values of the config do not fit each other, which is told
+    before anything is written, or too many updates in a row were refused, or processes would make other steps than the first.
     """
+    step = None if (run.folder / "config.json").exists() else rehearse(run)
     settle(run)
     stop = Stop()
     state, data, saved = begin(run)
@@ -82,16 +83,36 @@ def train(run: Run) -> tuple[core.State, dict[str, float]]:
     writer = hooks.Writer(run.folder, start) if hosts.chief() else hooks.Silent()
     trace = hooks.Trace(run.folder / "profile", run.every.get("profile"))
     with contextlib.closing(writer), contextlib.closing(trace):
-        state, measured = advance(run, state, data, saved, writer, trace, stop)
+        state, measured = advance(run, state, data, saved, writer, trace, stop, step)
     stop.end()
     return state, measured
 
 
-def advance(run: Run, state, data, saved, writer, trace, stop) -> tuple[core.State, dict[str, float]]:
-    """Makes the steps that are left. Raises SystemExit: told to stop, and saved."""
+def rehearse(run: Run):
+    """The training step of a run that begins, traced for its shapes and not run. The run compiles what is traced here.
+
+    Raises UserError: values of the config do not fit each other.
+    """
+    batch = example(run)
+    with refusal.told(run.name):
+        state = jax.eval_shape(functools.partial(core.init_state, run.task), jax.random.key(run.seed), batch)
+        state, frozen = (shard.outline(tree, shard.shardings(tree, run.mesh, run.split)) for tree in (state, run.frozen))
+        step = stepper(run.task, run.mesh, state)
+        rows = NamedSharding(run.mesh, PartitionSpec("data"))
+        step.trace(state, frozen, shard.outline(batch, dict.fromkeys(batch, rows)))
+    return step
+
+
+def example(run: Run) -> dict:
+    """One batch of the global shape."""
+    return {name: np.concatenate([x] * jax.process_count()) for name, x in next(run.data()).items()}
+
+
+def advance(run: Run, state, data, saved, writer, trace, stop, step=None) -> tuple[core.State, dict[str, float]]:
+    """Makes the steps that are left. step: as `rehearse` gave it. Raises SystemExit: told to stop, and saved."""
     start = int(state.step)
     progress = hooks.Progress(run.name, run.steps, run.images, start)
-    step = stepper(run.task, run.mesh, state)
+    step = step or stepper(run.task, run.mesh, state)
     frozen = shard.lay(run.frozen, run.mesh, run.split)
     late, measured = None, {}
     for at in range(start + 1, run.steps + 1):
@@ -172,10 +193,8 @@ def settle(run: Run) -> None:
 
 def begin(run: Run):
     """The state to start from, the data iterator standing where it belongs, and the checkpoints."""
-    data = run.data()
-    example = {name: np.concatenate([x] * jax.process_count()) for name, x in next(run.data()).items()}  # of the global shape
-    key = jax.random.key(run.seed)
-    drawn = on_host(lambda key, batch: core.init_state(run.task, key, batch), key, example)
+    data, key = run.data(), jax.random.key(run.seed)
+    drawn = on_host(lambda key, batch: core.init_state(run.task, key, batch), key, example(run))
     state = shard.lay(drawn, run.mesh, run.split)
     saved = checkpoint.Checkpoints(run.folder / "checkpoints", **run.keep)
     found = saved.restore(state)

@@ -126,6 +126,22 @@ def test_labels_that_fit_or_are_not_read(args, labels):
     stage.check_labels(args, data(labels), "damsm")
 
 
+@pytest.mark.parametrize("mode,labels,said", [("any", SINGLE, "one label each; use single"),
+                                              ("single", SEVERAL, "several labels each; use any, all, jaccard"),
+                                              ("any", None, "no labels; use single")])  # fmt: skip
+def test_supervised_contrast_reads_labels_of_its_mode(mode, labels, said):
+    with pytest.raises(UserError, match=rf"^config\.supcon\.args\.label_mode='{mode}', but the records have {said}"):
+        stage.check_labels({"label_mode": mode}, data(labels), "supcon", "supcon")
+    for fits, those in (("single", SINGLE), ("any", SEVERAL), ("single", None)):
+        stage.check_labels({"label_mode": fits}, data(those), "supcon", "supcon")
+
+
+def test_a_classifier_of_one_label_is_refused_several():
+    with pytest.raises(UserError, match=r"^config\.linear learns one label of each picture, but the records have several"):
+        stage.check_labels({}, data(SEVERAL), "linear", "finetune")
+    stage.check_labels({}, data(SINGLE), "linear", "finetune")
+
+
 def test_a_stage_that_reads_captions_is_refused_data_without(tmp_path):
     config = plain("data.args.records=20", "data.text=False")
     with pytest.raises(UserError, match=r"damsm reads captions, and the data have none: .*config.data.text=True"):
@@ -311,6 +327,7 @@ def test_rates_are_scaled_by_the_stages_own_batch(monkeypatch):
 
 
 def test_values_that_do_not_go_together_are_told_in_one_line():
-    config = configs.plain(configs.override(configs.load("configs/image.py:cpc"), {"cpc.args.skip": "4"}))
-    with pytest.raises(UserError, match=r"^config\.cpc\.args: skip=4 leaves none of ahead=4 rows to predict"):
-        stage.make_task(config, "cpc", {}, types.SimpleNamespace(steps=7, epoch=3))
+    values = {"supcon.args.label_mode": "any", "supcon.args.positives": "1"}
+    config = configs.plain(configs.override(configs.load("configs/image.py:supcon"), values))
+    with pytest.raises(UserError, match=r"^config\.supcon\.args: label_mode='any': positives and inside are for single labels"):
+        stage.make_task(config, "supcon", {}, types.SimpleNamespace(steps=7, epoch=3))

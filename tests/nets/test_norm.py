@@ -83,7 +83,7 @@ def test_groups_do_not_depend_on_the_devices(groups):
 
 def test_rows_that_the_groups_cannot_share_are_refused():
     params, x, weight = grouped_args()
-    with pytest.raises(ValueError, match="16 rows cannot be shared by 5 groups"):
+    with pytest.raises(ValueError, match="16 rows cannot be shared by groups=5; use a divisor of 16"):
         training(5)(params, x, weight)
 
 
