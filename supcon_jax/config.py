@@ -42,6 +42,7 @@ def base() -> ConfigDict:
                 "text": True,
                 "partner": "same_label",
                 "crop": "resize_crop",
+                "middle": 1.0,
                 "threads": 2,
                 "bad_limit": 0.001,
                 "shuffle_pairs": False,

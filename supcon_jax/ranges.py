@@ -30,6 +30,7 @@ RANGES = (
     ("skip_limit", int, lambda x: x > 0, "an integer > 0"),
     ("data.partner", str, lambda x: x in ("same_label", "same_image", "none"), "same_label, same_image or none"),
     ("data.crop", str, lambda x: x in ("resize_crop", "resize", "centre", "none"), "resize_crop, resize, centre or none"),
+    ("data.middle", NUMBER, lambda x: 0 < x <= 1, "a share above 0 to 1; 1 shows evaluations whole pictures"),
     ("data.bad_limit", NUMBER, lambda x: 0 <= x <= 1, "a share between 0 and 1"),
     ("data.threads", int, lambda x: 0 <= x <= 256, "0 to 256"),
     ("data.words", int, lambda x: 1 <= x <= 512, "1 to 512"),

@@ -107,6 +107,7 @@ def shared(config: dict, stage: str, folder: epath.Path, workdir: epath.Path, se
 def key(config: dict, stage: str) -> str:
     """A hash of all that a stage's weights and numbers depend on."""
     measured = {name: config[name] for name in ("evals", "eval_batch", "networks")}
+    measured |= {"middle": config["data"]["middle"]} if config["data"]["middle"] != 1 else {}
     return configs.digest({"stage": depends(config, stage), "test": config["data"]["test"], **measured})
 
 

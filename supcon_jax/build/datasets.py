@@ -51,7 +51,8 @@ class Data:
         return Paired(own, self.probe.training(batch, size, start)) if self.probe else own
 
     def evaluation(self, split: str, batch: int, size: int, limit: int | None = None):
-        """Batches of one branch, in order, as a list that evaluations pass over again; `limit` records at most."""
+        """Batches of one branch, in order, as a list that evaluations pass over again; `limit` records at most. Of
+        pictures of `size` pixels they see the middle, the share data.middle of each side, whichever split they read."""
         return list(self.stream(split, batch, size, limit))
 
     def stream(self, split: str, batch: int, size: int, limit: int | None = None):
@@ -64,7 +65,8 @@ class Data:
                 return
 
     def in_order(self, batch: int, size: int):
-        """This process's share of one pass over the records that are trained on, in their order and evaluation's form."""
+        """This process's share of one pass over the records that are trained on, in their order and evaluation's form, middle
+        and all: what PCL clusters between epochs are the codes of evaluation's view (arXiv 2005.04966)."""
         return self._batches(self.taught, batch, size, "none", train=False, shared=True)
 
     def _batches(self, source, batch, size, partner, shared=False, **options):
@@ -73,7 +75,7 @@ class Data:
         bad = Skipped(self.skipped, o["bad_limit"], len(source))
         return sources.batches(
             source, self.vocab, batch=batch, size=size, words=o["words"], partner=partner, crop=o["crop"],
-            seed=self.seed, shard=shard, threads=o["threads"], bad=bad, **options,
+            middle=o["middle"], seed=self.seed, shard=shard, threads=o["threads"], bad=bad, **options,
         )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from supcon_jax.ops.arrays import unit
 from supcon_jax.report import pictures
 from supcon_jax.train.loop import Evaluation
 
+LEAST = 8  # pixels on a side, as of config.data.size
 DRAWS = 10  # pictures of each caption that diversity looks at
 
 
@@ -45,6 +46,16 @@ class Context:
     @property
     def side(self) -> int:
         return self.config[self.name]["size"]
+
+    @property
+    def seen(self) -> int:
+        """Pixels on a side that evaluations see: the middle of a record's picture, see data.images.middle."""
+        return round(self.side * self.config["data"]["middle"])
+
+    @property
+    def resize(self) -> str:
+        """From a record's picture to what the stage's networks are handed, in words; their heads resize that by themselves."""
+        return f"{self.side} px as trained" if self.seen == self.side else f"middle {self.seen} of {self.side} px"
 
     def batches(self, split="test", limit=None):
         return cached_batches(self, split, limit)
@@ -131,7 +142,7 @@ def evaluate_matching(context: Context, state, options) -> dict:
     if {"image", "text"} <= set(context.task.heads):
         own = said.replace(
             network=f"frozen {kind} encoders" if made else f"{context.name} encoders",
-            weights=context.hashes.get(kind, "in training"), resize=f"{context.side} px as trained",
+            weights=context.hashes.get(kind, "in training"), resize=context.resize,
         )  # fmt: skip
         out |= matching.matching(image_code(context, state), text_code(context, state), protocol=own, **data)
     judge = encoders(context.config["networks"]) if made else None
@@ -189,7 +200,7 @@ def evaluate_labels(context: Context, state, options) -> dict:
         streams.reals(data.stream("test", context.config["eval_batch"], context.side, limit), limit),
     )  # fmt: skip
     said = protocol.Protocol(
-        network=f"{context.name} in training", resize=f"{context.side} px as trained", real_number=len(truth["label"]),
+        network=f"{context.name} in training", resize=context.resize, real_number=len(truth["label"]),
         real_origin=context.origin() if data is context.data else f"{data.test.name}/{data.test.split}", real_content=content,
         subsets=f"{data.classes} classes",
     )  # fmt: skip
@@ -199,7 +210,7 @@ def evaluate_labels(context: Context, state, options) -> dict:
 def evaluate_geometry(context: Context, state, options) -> dict:
     """How the codes of the stage's own encoders lie, of pictures and captions of the test split."""
     said = protocol.Protocol(
-        network=f"{context.name} encoders", weights="in training", resize=f"{context.side} px as trained",
+        network=f"{context.name} encoders", weights="in training", resize=context.resize,
         real_origin=context.origin(), captions="one for each record, by seed",
     )  # fmt: skip
     limit = options["reals"] or None
@@ -224,6 +235,7 @@ def build(context: Context) -> tuple[Evaluation, ...]:
 
     Raises UserError: an unknown evaluation, or one that cannot be made of the data.
     """
+    check_middle(context)
     out = []
     for name, options in context.config["evals"].items():
         if name not in EVALS:
@@ -239,6 +251,17 @@ def build(context: Context) -> tuple[Evaluation, ...]:
             encoders(context.config["networks"])
         out.append(Evaluation(name, options["every"], functools.partial(measured, function, context, options)))
     return tuple(out)
+
+
+def check_middle(context: Context) -> None:
+    """Raises UserError: config.data.middle leaves too little, or cuts real pictures beside whole ones that are made."""
+    share, seen = context.config["data"]["middle"], context.seen
+    if context.makes and share != 1:
+        raise UserError(
+            f"config.data.middle={share}: {context.name} makes whole pictures, to be scored beside whole ones: use 1"
+        )
+    if seen < LEAST:
+        raise UserError(f"config.data.middle={share} leaves {seen} of {context.side} pixels: use a share that leaves {LEAST}")
 
 
 def measured(function, context: Context, options, state) -> dict[str, float]:
@@ -268,4 +291,3 @@ def sampler(context: Context, number: int = 24):
         return pictures.grid(pictures.zoomed(images), columns=8, captions=words)
 
     return draw
-

@@ -195,7 +195,9 @@ def open_all(config: dict, place: str, workdir, spare) -> tuple[Pictures, list[s
     if any(not key.lower().endswith(".png") for key in source.keys):
         lines.append("some pictures are no PNG: what their compression changed is scored with them")
     folder = (workdir or spare) / name
-    return Pictures(config, name, folder, task, towers, hashes, data, mesh, source, str(place), side), lines
+    context = Pictures(config, name, folder, task, towers, hashes, data, mesh, source, str(place), side)
+    evaluations.check_middle(context)
+    return context, lines
 
 
 def lacking(config: dict, name: str, workdir) -> str:
@@ -236,4 +238,3 @@ def wanted(context: Pictures) -> tuple[list[str], list[str]]:
             network(one, config["networks"])
         found.append(name)
     return found, lines
-

@@ -97,7 +97,7 @@ def told(context, test, train=None):
     """The protocol of features: whose they are, and of which pictures."""
     data = data_of(context)
     said = Protocol(
-        network=f"{context.name} features", weights="in training", resize=f"{context.side} px as trained",
+        network=f"{context.name} features", weights="in training", resize=context.resize,
         real_number=len(test.h), real_origin=f"{data.test.name}/{data.test.split}", real_content=test.content,
     )  # fmt: skip
     if train is None:

@@ -18,7 +18,7 @@ from supcon_jax.build.names import GENERATORS, call, counted, frozen, net, resol
 from supcon_jax.config import UserError, difference, digest
 from supcon_jax.convert import tensors
 from supcon_jax.gans import GANS
-from supcon_jax.methods import METHODS
+from supcon_jax.methods import METHODS, REFRESHED
 from supcon_jax.ops.sharded import auto, gather, ring
 from supcon_jax.train import checkpoint, loop, optim
 
@@ -38,6 +38,8 @@ def depends(config: dict, name: str) -> dict:
     """The part of a plain config that a stage's result depends on."""
     data = {k: v for k, v in config["data"].items() if k not in ("threads", "bad_limit", "root", "test")}
     data["probe"] = {k: v for k, v in data["probe"].items() if k not in ("root", "test")}
+    if data["middle"] == 1 or config[name]["method"] not in REFRESHED:
+        del data["middle"]  # of evaluations alone; and runs from before it was there stay what they are
     keys = ("seed", "precision", "views")
     upstream = {f: w for f, w in config[name]["frozen"].items() if w.startswith("stage:")}
     before = {w[6:]: depends(config, w[6:]) for w in upstream.values() if w[6:] in config}

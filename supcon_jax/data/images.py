@@ -102,6 +102,21 @@ def crop(image, size, rng, train, mode):
     return image[top : top + size, left : left + size]
 
 
+def middle(images, share):
+    """The middle of pictures, pixels as they are: `share` of each side.
+
+    With "centre" at 256 pixels and 0.875 this is the usual evaluation on ImageNet: the short side to 256, the middle 224.
+
+    images: u8[..., h, w, 3]. Returns u8[..., round(h share), round(w share), 3], the same array for a share of 1.
+    """
+    height, width = images.shape[-3:-1]
+    h, w = round(height * share), round(width * share)
+    if (h, w) == (height, width):
+        return images
+    top, left = (height - h) // 2, (width - w) // 2
+    return np.ascontiguousarray(images[..., top : top + h, left : left + w, :])
+
+
 def resize(image, height, width):
     """u8[h, w, 3] -> u8[height, width, 3], bilinear with antialiasing as Pillow does it."""
     if image.shape[:2] == (height, width):

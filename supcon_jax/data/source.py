@@ -9,7 +9,7 @@ import numpy as np
 
 from supcon_jax.config import UserError
 from supcon_jax.data.fields import IMAGE, INDEX, LABEL, SAID, TEXT, TEXT_LEN, VALID
-from supcon_jax.data.images import MODES, crop
+from supcon_jax.data.images import MODES, crop, middle
 from supcon_jax.data.partners import Order, Partners, below, draws
 from supcon_jax.data.skipped import BadRecord, Skipped
 from supcon_jax.data.vocab import shorten, table
@@ -98,11 +98,11 @@ def _table(source, vocab, words):
 class _Maker:
     """Number of a batch -> the batch. Called from threads."""
 
-    def __init__(self, source, vocab, *, batch, size, words, partner, crop, seed, train, shard, bad):
+    def __init__(self, source, vocab, *, batch, size, words, partner, crop, middle, seed, train, shard, bad):
         self.source, self.size, self.crop, self.train, self.bad = source, size, crop, train, bad
         self.batch, self.local = batch, batch // shard[1]
         self.first_row = shard[0] * self.local
-        self.words, self.partner, self.seed = words, partner, seed
+        self.words, self.partner, self.middle, self.seed = words, partner, middle, seed
         self.order = Order(seed, len(source), ORDER)
         self.text = None if vocab is None or source.captions is None else _table(source, vocab, words)
         self.partners = None
@@ -126,7 +126,8 @@ class _Maker:
             image[row, 0] = self._cropped(raw, position[row], 0)
         if views == 2:
             index = np.concatenate([index, self._second(index[:, 0], position, raws, image)[:, None]], axis=1)
-        out = {IMAGE: image, LABEL: self._labels(index), INDEX: index.astype(np.int32)}
+        seen = image if self.train else middle(image, self.middle)
+        out = {IMAGE: seen, LABEL: self._labels(index), INDEX: index.astype(np.int32)}
         if self.text is not None:
             out[TEXT], out[TEXT_LEN], place = self._texts(index, position)
             if not self.train:
@@ -253,15 +254,15 @@ class Batches:
 
 
 def batches(
-    source, vocab, *, batch, size, words, partner="none", crop="none", seed=0, train=True, start=0, shard=(0, 1),
-    threads=2, bad=None,
+    source, vocab, *, batch, size, words, partner="none", crop="none", middle=1.0, seed=0, train=True, start=0,
+    shard=(0, 1), threads=2, bad=None,
 ):  # fmt: skip
     """Batches of one split, as fields.py describes them.
 
     source: a Source. vocab: a Vocab, or None for batches without text, as a source without captions has anyway.
     batch: rows of the global batch. shard: (this process, processes): process p gets rows p*b .. (p+1)*b - 1 with
         b = batch / processes, so the shards one after another are the same global batch for any number of processes.
-    size: pixels. words: longest caption. crop: mode of `images.crop`.
+    size: pixels. words: longest caption. crop: mode of `images.crop`. middle: share that evaluation sees of it then.
     partner: second view of each row. "none"; "same_image": the same record with another of its captions; "same_label":
         another record of the same class, uniformly. Multi-hot: one of the record's labels that others hold too,
         uniformly, then another holder, uniformly. Without any such: as "same_image". Each view has its own crop.
@@ -288,8 +289,8 @@ def batches(
     digest = hashlib.sha256(f"batches {seed}".encode()).digest()
     bad = Skipped(records=records) if bad is None else bad
     make = _Maker(
-        source, vocab, batch=batch, size=size, words=words, partner=partner, crop=crop, train=train, shard=shard,
-        bad=bad, seed=int.from_bytes(digest[:8], "little"),
+        source, vocab, batch=batch, size=size, words=words, partner=partner, crop=crop, middle=middle, train=train,
+        shard=shard, bad=bad, seed=int.from_bytes(digest[:8], "little"),
     )  # fmt: skip
     numbers = grain.MapDataset.range(2**40 if train else -(-records // batch))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)

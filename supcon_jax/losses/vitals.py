@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from supcon_jax.ops.arrays import unit, wide
 
 GRID = 8  # places along each side that pictures are compared on
+ROWS = 256  # rows of the global batch that pairs of rows are looked at among
 EDGE = 0.99  # of [-1, 1]: from here on a value counts as saturated
 
 
@@ -84,6 +85,8 @@ def health(codes, positive=None):
     participation: directions that codes vary in, 1 .. d: tr(C)^2 / tr(C^2) of their covariance C, where tr(C^2) is the sum
     of its squares (no eigenvalues), taken on the smaller of C and the rows' own products. 0 where all codes are one.
     positive_cosine: mean cosine of two views of one row; of the first views with `positive`, if that is given.
+    alignment: mean squared distance of the same two (Wang & Isola 2020, arXiv 2005.10242, eq. 2): 0 where they are one.
+    uniformity: of the first views of the first ROWS rows, see `uniformity`.
     negative_cosine: mean cosine of two views of different rows, from sums alone:
 
         ( |sum_iv u_iv|^2 - sum_i |sum_v u_iv|^2 ) / (n (n - 1) v^2)
@@ -105,9 +108,28 @@ def health(codes, positive=None):
     if positive is not None:
         other = unit(jax.lax.stop_gradient(positive).astype(u.dtype))
         out["positive_cosine"] = jnp.mean(jnp.sum(u[:, 0] * other, axis=1))
+        out["alignment"] = jnp.mean(jnp.sum(jnp.square(u[:, 0] - other), axis=1))
     elif v > 1:
         lengths = jnp.sum(jnp.square(u), axis=(1, 2))  # v, but for rows of zeros
         out["positive_cosine"] = jnp.mean(own - lengths) / (v * (v - 1))
+        apart = jnp.sum(jnp.square(u - u.mean(1, keepdims=True)), axis=(1, 2))
+        out["alignment"] = 2 * jnp.mean(apart) / (v - 1)  # sum_ab |u_a - u_b|^2 = 2 v sum_a |u_a - mean|^2
     if n > 1:
         out["negative_cosine"] = (jnp.sum(jnp.square(u.sum((0, 1)))) - jnp.sum(own)) / (n * (n - 1) * v * v)
+        out["uniformity"] = uniformity(u[:ROWS, 0])
     return {name: x.astype(jnp.float32) for name, x in out.items()}
+
+
+def uniformity(u, t=2.0):
+    """How evenly unit rows cover the sphere: 0 where all are one, about -2t where they lie anyhow in many dimensions.
+
+        U = log mean_{i < j} exp(-t |u_i - u_j|^2)
+
+    Wang & Isola 2020, arXiv 2005.10242, eq. 3; evals.spectrum has it for whole splits. u: [n, d], n > 1. Returns f32[].
+    """
+    n = len(u)
+    square = jnp.sum(jnp.square(u), axis=1)
+    product = jnp.matmul(u, u.T, precision=jax.lax.Precision.HIGHEST)
+    apart = jnp.maximum(square[:, None] + square[None] - 2 * product, 0)
+    near = jnp.where(jnp.eye(n, dtype=bool), 0, jnp.exp(-t * apart))
+    return jnp.log(jnp.sum(near) / (n * (n - 1))).astype(jnp.float32)

@@ -25,3 +25,4 @@ METHODS = {
     "finetune": "supcon_jax.methods.finetune:finetune",
     **ENCODERS,
 }
+REFRESHED = ("pcl",)  # what reads the training split in evaluation's form between its epochs

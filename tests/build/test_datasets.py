@@ -210,6 +210,20 @@ def probed(**probe):
     return config(partner="none", probe={"name": "", "root": "", "train": "train", "test": "test", "args": {}, **probe})
 
 
+def test_what_evaluations_and_a_refresh_see_is_the_middle_and_training_sees_all():
+    args = {"size": 24, "records": 12, "labels": "shape", "seed": 9}
+    given = probed(name="shapes", train="val", args=args)
+    whole, cut = (open_data({**given, "data": {**given["data"], "middle": share}}, None) for share in (1.0, 0.75))
+    for split in ("train", "test"):
+        for a, b in zip(whole.evaluation(split, 8, 24), cut.evaluation(split, 8, 24), strict=True):
+            np.testing.assert_array_equal(b["image"], a["image"][:, :, 3:21, 3:21])
+    assert next(cut.probe.stream("test", 8, 24))["image"].shape == (8, 1, 18, 18, 3)
+    np.testing.assert_array_equal(next(cut.in_order(8, 24))["image"], next(whole.in_order(8, 24))["image"][:, :, 3:21, 3:21])
+    batch = next(cut.training(8, 24))
+    assert batch["image"].shape[2:] == batch["probe_image"].shape[2:] == (24, 24, 3)
+    np.testing.assert_array_equal(batch["image"], next(whole.training(8, 24))["image"])
+
+
 def test_a_probe_reads_a_set_of_its_own(tmp_path):
     args = {"size": 24, "records": 12, "labels": "shape", "seed": 9}
     data = open_data(probed(name="shapes", train="val", args=args), tmp_path)

@@ -53,6 +53,16 @@ def test_an_unknown_evaluation_is_refused_before_the_training(tmp_path):
         evaluations.build(context(tmp_path, HEADS["damsm"], config))
 
 
+def test_pictures_that_are_made_are_scored_whole(tmp_path):
+    for path in ("configs/shapes.py", "configs/cub.py", "configs/coco.py"):
+        whole = context(tmp_path, HEADS["attngan"], plain(path=path))
+        evaluations.check_middle(whole)
+        assert whole.seen == whole.side and whole.resize == f"{whole.side} px as trained"
+    with pytest.raises(UserError, match="config.data.middle=0.5: attngan makes whole pictures"):
+        evaluations.build(context(tmp_path, HEADS["attngan"], plain("data.middle=0.5")))
+    evaluations.build(context(tmp_path, HEADS["damsm"], plain("data.middle=0.5")))
+
+
 def test_a_missing_network_is_told_before_the_training(tmp_path):
     config = plain("evals.generation.networks=('pt',)")
     with pytest.raises(UserError, match="network pt needs the torch FID Inception file"):
@@ -128,6 +138,7 @@ def test_the_accuracy_of_a_classifier_on_real_pictures(tmp_path):
     assert out["value"] == pytest.approx(200 / 3)
     assert out["protocol"]["real_number"] == 3 and out["protocol"]["subsets"] == "4 classes"
     assert out["protocol"]["real_content"] and out["protocol"]["network"] == "classifier in training"
+    assert out["protocol"]["resize"] == "32 px as trained"
 
 
 def test_codes_are_unit_rows(tmp_path):

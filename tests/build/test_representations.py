@@ -13,10 +13,11 @@ from supcon_jax.build import evaluations, representations
 from supcon_jax.build.datasets import Data
 from supcon_jax.config import UserError
 from supcon_jax.data.source import Source
+from supcon_jax.evals import streams
 from supcon_jax.evals.protocol import numbers
 
 CLASSES = ("red", "green", "blue")
-OPTIONS = {"words": 4, "crop": "none", "bad_limit": 0.0, "threads": 1, "partner": "none"}
+OPTIONS = {"words": 4, "crop": "none", "bad_limit": 0.0, "threads": 1, "partner": "none", "middle": 1.0}
 SIDE = 8
 
 
@@ -31,19 +32,19 @@ def split(name, records, several=False):
     return Source("toys", name, [["it"]] * records, labels, CLASSES, lambda i: pictures[i], names)
 
 
-def data(several=False):
+def data(several=False, middle=1.0):
     train, test = split("train", 50, several), split("test", 25, several)
-    return Data(train, train, test, None, OPTIONS, 0)
+    return Data(train, train, test, None, OPTIONS | {"middle": middle}, 0)
 
 
 class Head:
     """Colours as h, two mixtures of them as z; counts how often it is traced and handed pictures."""
 
-    def __init__(self, floats=255.0):
-        self.handed, self.floats = 0, floats
+    def __init__(self, floats=255.0, side=SIDE):
+        self.handed, self.floats, self.side = 0, floats, side
 
     def __call__(self, state, frozen, batch, key):
-        assert batch["image"].shape[1:] == (SIDE, SIDE, 3)
+        assert batch["image"].shape[1:] == (self.side, self.side, 3)
         jax.debug.callback(self.count)
         scale = self.floats if jnp.issubdtype(batch["image"].dtype, jnp.floating) else 1.0
         x = batch["image"].astype(jnp.float32) * scale / 255
@@ -66,12 +67,17 @@ def state():
 
 
 def context(folder, evals=(), head=None, several=False, **more):
-    config = {"eval_batch": 10, "simclr": {"size": SIDE, "args": {"recipe": "toy", "size": SIDE}}, "evals": dict(evals)}
+    own = more.get("data") or data(several)
+    share = (own.probe or own).options["middle"]
+    config = {
+        "data": {"name": "toys", "train": "train", "test": "test", "shuffle_pairs": False, "middle": share},
+        "eval_batch": 10,
+        "simclr": {"size": SIDE, "args": {"recipe": "toy", "size": SIDE}},
+        "evals": dict(evals),
+    }
     task = types.SimpleNamespace(heads={"features": head or Head()})
     frozen = {"shift": jnp.float32(0.5)}
-    return evaluations.Context(
-        config, "simclr", folder, task, frozen, {}, more.get("data") or data(several), shard.data_mesh(1)
-    )  # fmt: skip
+    return evaluations.Context(config, "simclr", folder, task, frozen, {}, own, shard.data_mesh(1))
 
 
 EVERY = {
@@ -207,3 +213,37 @@ def test_robustness_is_that_of_a_classifier_fitted_to_clean_features(tmp_path, m
 def test_a_head_that_reads_floats_otherwise_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"must read f32 pictures in \[0, 1\]"):
         representations.evaluate_robustness(context(tmp_path, head=Head(floats=1.0)), state(), {"eps": [4], "sweep": 1})
+
+
+def test_every_evaluation_sees_the_middle_and_says_so(tmp_path, monkeypatch):
+    """The head refuses pictures of any other size; those that are read are the middle of the whole ones, in every protocol."""
+    side = 6
+    monkeypatch.setattr(evaluations, "LEAST", side)
+    monkeypatch.setattr(
+        representations.recipes, "crops", lambda images, key, **how: (jnp.stack([images, images], 1) / jnp.float32(255),)
+    )
+    monkeypatch.setattr(representations.corrupt, "corrupted", lambda images, kind, severity, seed=0: images)
+    options = {**EVERY, "spectrum": {"every": 0, "views": 2}, "robustness": {**ROBUST, "every": 0, "kinds": ["fog"]},
+               "labels": {"every": 0, "reals": 0}}  # fmt: skip
+    head = Head(side=side)
+    made = context(tmp_path / "simclr", options, head, data=data(middle=0.75))
+    made.task.heads["classes"] = lambda *how: head(*how)["h"][:, :3]
+    one = state()
+    one["step"] = np.int32(7)
+    one.step = one["step"]
+    for item in evaluations.build(made):
+        item.fn(one)
+    told = json.loads((tmp_path / "simclr" / "evals.json").read_text())
+    assert {name.split("_")[0] for name in told} >= {"knn", "linear", "fewshot", "clusters", "spectrum", "corruption",
+                                                     "adversarial", "label"}  # fmt: skip
+    assert {record["protocol"]["resize"] for record in told.values()} == {"middle 6 of 8 px"}
+    content = {record["protocol"]["real_content"] for name, record in told.items() if "corruption" not in name}
+    want = streams.Content()
+    want.add(streams.Part(np.stack([made.data.test.image(i)[1:7, 1:7] for i in range(25)]), np.ones(25, bool), {}))
+    assert str(want) in content and told["knn_h_top1"]["protocol"]["real_content"] == str(want)
+    assert context(tmp_path).resize == "8 px as trained"
+
+
+def test_a_middle_that_leaves_too_little_is_refused_before_the_training(tmp_path):
+    with pytest.raises(UserError, match=r"config.data.middle=0.5 leaves 4 of 8 pixels: use a share that leaves 8"):
+        evaluations.build(context(tmp_path, data=data(middle=0.5)))

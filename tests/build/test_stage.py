@@ -15,6 +15,7 @@ from supcon_jax.config import UserError
 from supcon_jax.convert import tensors
 from supcon_jax.core import State, Task
 from supcon_jax.data.vocab import Vocab
+from supcon_jax.methods import REFRESHED
 from supcon_jax.nets.inception import Inception
 
 TINY = "configs/shapes.py:tiny"
@@ -34,7 +35,7 @@ def moved(setting):
 @pytest.mark.parametrize(
     "setting",
     ["data.threads=0", "data.root=/elsewhere", "data.test=val", "data.probe.root=/elsewhere", "data.probe.test=val",
-     "data.bad_limit=0.5", "every.save=1", "every.sample=0",
+     "data.bad_limit=0.5", "data.middle=0.5", "every.save=1", "every.sample=0",
      "keep.best=0", "eval_batch=4", "evals.matching.fakes=32", "mesh.data=1", "mesh.params=fsdp", "mesh.params_mib=1.5",
      "skip_limit=3", "cache=/elsewhere", "networks.fid_inception=/elsewhere/a.pth"],
 )  # fmt: skip
@@ -50,6 +51,15 @@ def test_what_a_result_does_not_depend_on(setting):
 )  # fmt: skip
 def test_what_every_result_depends_on(setting):
     assert moved(setting) == ["damsm", "attngan"]
+
+
+def test_a_refresh_depends_on_what_evaluations_see():
+    """PCL clusters codes of evaluation's view; all others learn the same whatever that is."""
+    for method in ("simclr", "pcl"):
+        path = f"configs/image.py:{method},tiny"
+        whole, cut = (stage.depends(plain(f"data.middle={share}", path=path), method) for share in ("1", "0.5"))
+        assert "middle" not in whole["data"]  # as before there was one
+        assert (whole != cut) == (method in REFRESHED) == (method == "pcl")
 
 
 @pytest.mark.parametrize("setting", ["damsm.batch=4", "damsm.nets.image.dim=8", "damsm.optim.model.lr=1e-4", "damsm.steps=9"])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from supcon_jax.config import UserError
-from supcon_jax.data.images import crop, decode
+from supcon_jax.data.images import crop, decode, middle
 from supcon_jax.data.source import BadRecord
 
 
@@ -125,6 +125,24 @@ def test_the_largest_square_in_the_centre(height, width, train):
     square = Image.fromarray(picture).crop((left, top, left + side, top + side))
     want = np.asarray(square.resize((32, 32), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(crop(picture, 32, None, train, "centre"), want)
+
+
+def test_the_middle_of_the_largest_square_is_the_usual_evaluation():
+    """The short side to 256 and the middle 224, by Pillow: both halve here, so that no pixel may differ."""
+    rng = np.random.default_rng(0)
+    for height, width in ((512, 768), (768, 512)):
+        picture = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        small = Image.fromarray(picture).resize((width // 2, height // 2), Image.Resampling.BILINEAR)
+        left, top = (width // 2 - 224) // 2, (height // 2 - 224) // 2
+        want = np.asarray(small.crop((left, top, left + 224, top + 224)))
+        np.testing.assert_array_equal(middle(crop(picture, 256, None, False, "centre"), 0.875), want)
+
+
+def test_the_middle_is_pixels_as_they_are():
+    pictures = np.random.default_rng(1).integers(0, 256, (3, 2, 20, 20, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(middle(pictures, 0.7), pictures[:, :, 3:17, 3:17])
+    np.testing.assert_array_equal(middle(pictures[0, 0], 0.44), pictures[0, 0, 5:14, 5:14])  # 8.8 are 9; 5 before, 6 behind
+    assert middle(pictures, 1.0) is pictures
 
 
 def test_squash_and_none():

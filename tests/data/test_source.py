@@ -177,6 +177,14 @@ def test_evaluation_goes_through_once_and_fills_up(single, vocab):
     assert len(take(single, vocab, None, batch=512, train=False)) == 1
 
 
+def test_evaluation_sees_the_middle_and_training_all(single, vocab):
+    whole, seen = (take(single, vocab, 2, train=False, middle=share) for share in (1.0, 0.75))
+    assert seen[0]["image"].shape == (8, 1, 18, 18, 3)
+    for a, b in zip(whole, seen, strict=True):
+        same({**a, "image": a["image"][:, :, 3:21, 3:21]}, b)
+    same(take(single, vocab, 1)[0], take(single, vocab, 1, middle=0.75)[0])
+
+
 def test_evaluation_says_the_caption_as_it_was_written(single, vocab):
     """The one whose tokens stand there, also where captions without a known word are left out before it."""
     captions = [("quux", *said) for said in single.captions]

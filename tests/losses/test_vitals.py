@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from supcon_jax.evals import spectrum
 from supcon_jax.losses import vitals
+from supcon_jax.shard import data_mesh
 
 RNG = np.random.default_rng(0)
 REAL, FAKES = (RNG.uniform(-1, 1, (6, 2, 16, 24, 3)).astype(np.float32) for _ in range(2))
@@ -88,10 +91,13 @@ def loops(codes):
         "std": np.sqrt(d) * np.mean([np.std(flat[:, j], ddof=1) for j in range(d)]),
         "participation": l.sum() ** 2 / (l**2).sum(),
         "positive_cosine": np.mean(same), "negative_cosine": np.mean(other),
+        "alignment": np.mean([np.sum((u[i, a] - u[j, b]) ** 2) for i, a in rows for j, b in rows if i == j and a != b]),
+        "uniformity": np.log(np.mean([np.exp(-2 * np.sum((u[i, 0] - u[j, 0]) ** 2)) for i in range(n) for j in range(i)])),
     }  # fmt: skip
 
 
 health = jax.jit(vitals.health)
+ONE_VIEW = {"std", "participation", "negative_cosine", "uniformity"}
 
 
 @pytest.mark.parametrize("shape", [(6, 2, 5), (3, 2, 9), (4, 3, 4)])
@@ -101,19 +107,35 @@ def test_health_is_that_of_the_loops(shape):
     assert seen == pytest.approx(loops(codes), rel=1e-4)
     positive = RNG.normal(size=(shape[0], shape[2]))
     u, p = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (codes[:, 0], positive))
-    told = health(np.float32(codes[:, :1]), np.float32(positive))["positive_cosine"]
-    assert float(told) == pytest.approx(np.mean([a @ b for a, b in zip(u, p)]), rel=1e-4)
+    told = health(np.float32(codes[:, :1]), np.float32(positive))
+    assert float(told["positive_cosine"]) == pytest.approx(np.mean([a @ b for a, b in zip(u, p)]), rel=1e-4)
+    assert float(told["alignment"]) == pytest.approx(np.mean([np.sum((a - b) ** 2) for a, b in zip(u, p)]), rel=1e-4)
+    assert float(told["uniformity"]) == pytest.approx(loops(codes)["uniformity"], rel=1e-4)
 
 
 def test_health_of_codes_that_are_collapsed_and_of_few():
     dead = health(np.ones((4, 2, 8), np.float32))
     assert float(dead["std"]) < 1e-3 and float(dead["participation"]) == 0
     assert float(dead["positive_cosine"]) == pytest.approx(1) and float(dead["negative_cosine"]) == pytest.approx(1)
+    assert abs(float(dead["alignment"])) < 1e-6 and abs(float(dead["uniformity"])) < 1e-5
     line = health(np.float32([[[1.0, 0.0]], [[-1.0, 0.0]], [[1.0, 0.0]]]))
-    assert float(line["participation"]) == pytest.approx(1) and set(line) == {"std", "participation", "negative_cosine"}
+    assert float(line["participation"]) == pytest.approx(1) and set(line) == ONE_VIEW
     even = health(np.concatenate([np.eye(4), -np.eye(4)]).astype(np.float32)[:, None])
     assert float(even["participation"]) == pytest.approx(4) and float(even["std"]) == pytest.approx(np.sqrt(8 / 7))
     assert set(jax.eval_shape(vitals.health, jnp.ones((1, 1, 3)))) == {"participation"}
+
+
+def test_alignment_and_uniformity_are_those_of_the_evaluation_and_of_so_many_rows():
+    """The first ROWS rows stand for the batch, on any number of devices; what lies behind them changes nothing."""
+    u = RNG.normal(size=(vitals.ROWS + 44, 2, 6))
+    u /= np.linalg.norm(u, axis=-1, keepdims=True)
+    seen = health(np.float32(u))
+    assert float(seen["alignment"]) == pytest.approx(spectrum.alignment(u[:, 0], u[:, 1]), rel=1e-5)
+    want = spectrum.uniformity(u[: vitals.ROWS, 0])
+    assert want != pytest.approx(spectrum.uniformity(u[:, 0]), rel=1e-4)  # else this could not fail
+    assert float(seen["uniformity"]) == pytest.approx(want, rel=1e-5)
+    split = jax.device_put(np.float32(u[:296]), NamedSharding(data_mesh(8), PartitionSpec("data")))
+    assert float(health(split)["uniformity"]) == pytest.approx(want, rel=1e-5)
 
 
 def test_nothing_is_taught_by_them():

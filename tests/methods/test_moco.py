@@ -8,6 +8,8 @@ import pytest
 import oracles
 import oracles_unimodal
 from methods import unimodal_world as w
+from supcon_jax.build import pretext, weights
+from supcon_jax.convert import tensors
 
 GROUPED = {"nets": {**w.nets_of("moco", groups=2)}}
 CHAIN = ("image", "project", "predict")
@@ -119,6 +121,33 @@ def test_v3_is_its_formula():
     assert w.tiny.far(states[2].memory["teacher"]["stats"], after) < 1e-5
     assert set(states[2].memory) == {"teacher"} and set(states[2].memory["teacher"]["params"]) == {"image", "project"}
     assert w.idle(states[2]) == set()
+
+
+@pytest.mark.slow
+def test_a_transformers_projection_of_patches_stays_as_it_was_drawn(tmp_path):
+    """No rate, decay, momentum or BatchNorm moves it, in the student, its teacher, a weight file or a stage that follows."""
+    task = w.made("moco3", nets=w.vit(), tx=w.adamw())
+    states, told = w.walk(task, [w.pictures(seed) for seed in range(2)])
+    drawn = np.asarray(states[0].stats["model"]["image"]["patch"])
+    assert drawn.shape == (48, 8) and drawn.std() > 0.1 and not int(states[2].skipped[0])
+    for state in states:
+        for stats in (state.stats["model"], state.memory["teacher"]["stats"]):
+            np.testing.assert_array_equal(stats["image"]["patch"], drawn)
+    begun, end = (dict(tensors.flatten(jax.device_get(state.params["model"]["image"]), "/")) for state in states[::2])
+    assert "patch" not in begun and all(
+        (begun[name] != end[name]).any() for name in begun if name.endswith(("kernel", "class"))
+    )
+    weights.save(tmp_path / "w.safetensors", pretext.export(states[2], {}), {"kind": "encoder"})
+    tree = weights.load(tmp_path / "w.safetensors")[0]
+    np.testing.assert_array_equal(tree["stats"]["image"]["patch"], drawn)
+    about = {"config": {"moco3": {"args": {"size": w.SIZE}}}, "stage": "moco3", "norm": w.recipes.own_norm("shapes")}
+    got = w.ran(lambda x: pretext.encoded(w.vit()["image"], tree, about, x), w.pictures()["image"][:, 0])
+    np.testing.assert_allclose(got, w.exact(w.features_of(task, states[2], w.pictures())["h"]), atol=1e-5)
+    given = w.made("finetune", nets={"image": w.vit()["image"]}, freeze=False, tx=w.adamw())
+    second, _ = pretext.started(given, {"x": {"args": {"freeze": False}}}, "x", {"encoder": tree})
+    after, _ = w.walk(second, [w.pictures()])
+    np.testing.assert_array_equal(after[1].stats["model"]["image"]["patch"], drawn)
+    assert w.tiny.far(after[1].params["model"]["image"], tree["params"]["image"]) > 1e-4
 
 
 @pytest.mark.parametrize("name", ["moco3", "byol"])

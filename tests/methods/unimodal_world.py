@@ -9,12 +9,15 @@ from gans import tiny
 from supcon_jax import core, shard
 from supcon_jax.build.names import resolve
 from supcon_jax.methods import METHODS
+from supcon_jax.methods.cpc import cpc_audio
 from supcon_jax.nets import heads
-from supcon_jax.nets.backbone import ConvTrunk, lab_trunk
+from supcon_jax.nets.audio import WaveEncoder
+from supcon_jax.nets.backbone import ConvTrunk, ViTTrunk, lab_trunk
 from supcon_jax.nets.cpc import RowContext, patch_grid
 from supcon_jax.nets.init import on_host
 from supcon_jax.ops import rows
 from supcon_jax.ops.sharded import gather
+from supcon_jax.train import optim
 from supcon_jax.views import recipes
 
 N, SIZE, RECORDS, CLASSES, D, STEPS, EPOCH = 8, 12, 20, 3, 5, 4, 2
@@ -55,6 +58,28 @@ def nets_of(name, **more):
         "finetune": {},
     }  # fmt: skip
     return {"image": trunk(**more), **one[name]}
+
+
+def vit():
+    """MoCo v3's nets around a small transformer, whose projection of patches stays as it was drawn."""
+    return {**nets_of("moco3"), "image": ViTTrunk(patch=4, width=8, depth=1, heads=2, hidden=12)}
+
+
+def adamw():
+    """MoCo v3's optimiser, decay and all. The large epsilon keeps rounding small where a gradient is 0 but for rounding, as
+    those of the keys' bias, which no softmax sees, and of the last bias, which a BatchNorm takes away."""
+    return optim.optimiser({"name": "adamw", "lr": 1e-2, "weight_decay": 0.1, "eps": 1e-3}, steps=STEPS, epoch=EPOCH)
+
+
+def sounding(devices=1, tx=None):
+    """CPC on waves, on a tiny encoder."""
+    net = WaveEncoder(4, 5, (2, 2), (3, 3))
+    return cpc_audio({"audio": net}, {"model": tx or tiny.keeping()["model"]}, about(devices), samples=32, ahead=3)
+
+
+def waves(seed=0, n=N):
+    """A batch of sound."""
+    return {"audio": np.random.default_rng(seed).standard_normal((n, 40)).astype(np.float32)}
 
 
 def about(devices=1, records=RECORDS):

@@ -17,7 +17,7 @@ from train.test_loop import run
 
 KINDS = {
     "moco": {"shuffle": True}, "swav": {"queue_start": 1}, "pcl": {"start": 0, "every": 1}, "pirl": {}, "byol": {},
-    "cmc": {"form": "nce"},
+    "cmc": {"form": "nce"}, "moco3": {},
 }  # fmt: skip
 
 
@@ -48,7 +48,8 @@ def records():
 
 def trained(folder, name, steps, devices=1):
     """The state after so many steps of a run in a folder, that goes on where it stood."""
-    task = probed(w.made(name, devices, **KINDS[name]), tiny.keeping(0.5)["model"], w.CLASSES)
+    given = {"nets": w.vit(), "tx": w.adamw()} if name == "moco3" else {}  # a transformer, whose patches lie in its statistics
+    task = probed(w.made(name, devices, **given, **KINDS[name]), tiny.keeping(0.5)["model"], w.CLASSES)
     more = {"mesh": shard.data_mesh(devices), "data": Pictures, "records": records, "images": w.N}
     return loop.train(run(folder, steps, task=task, **more))[0]
 
