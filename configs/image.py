@@ -108,18 +108,18 @@ def get_config(word=""):
     labels = {"label_share": c.data.get_oneway_ref("label_share"), "only_labelled": True}  # in the place of config.data's
     for name, freeze in (("linear", True), ("finetune", False)):
         c[name] = stage(
-            c, method="finetune", steps=500, args={**view, "freeze": freeze, "smoothing": 0.0}, nets={},
+            c, method="finetune", steps=500, args={**view, "freeze": freeze, "layers": 0, "smoothing": 0.0}, nets={},
             optim={"model": {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
             frozen={"encoder": ""}, data=dict(labels),
         )  # fmt: skip
     c.supervised = stage(
-        c, method="finetune", steps=1500, args={**view, "freeze": False, "smoothing": 0.0}, nets={"image": dict(CONV)},
-        optim={"model": dict(ADAM)}, frozen={"encoder": ""}, data=dict(labels),
+        c, method="finetune", steps=1500, args={**view, "freeze": False, "layers": 0, "smoothing": 0.0},
+        nets={"image": dict(CONV)}, optim={"model": dict(ADAM)}, frozen={"encoder": ""}, data=dict(labels),
     )  # fmt: skip
     c.student = stage(
         c, method="student", steps=1500,
         args={**view, "kind": "seed", "temperature": 0.2, "teacher_temperature": 0.01, "queue": 4096},
-        nets={"image": {**CONV, "width": 8}, "project": dict(net="moco2_head", dim=64, hidden=0)},
+        nets={"image": {**CONV, "width": 8}, "project": dict(net="moco2_head", dim=0, hidden=0)},
         optim={"model": dict(ADAM), "probe": dict(PROBE)}, frozen={"teacher": ""},
     )  # fmt: skip
     c.evals = {
