@@ -68,9 +68,11 @@ def agree(config: dict, name: str, towers: dict) -> None:
     if section["method"] == "student" and above:
         if "project" not in above:
             raise UserError(f"config.{name}.frozen.teacher: a student follows codes, and this encoder has no projection")
+        if section["args"]["kind"] != "seed":
+            return
         own = {key: fitted(options, key, section, towers) for key, options in section["nets"].items()}
         mine, theirs = length(own, size, f"{name}.nets"), length(above, size, f"{name}.frozen")
-        if section["args"]["kind"] == "seed" and mine != theirs:
+        if mine != theirs:
             key = f"config.{name}.nets.project"
             said = f"{key}.dim={own['project']['dim']}" if "dim" in own["project"] else key
             raise UserError(f"{said} gives codes of {mine} numbers, the teacher's have {theirs}: use dim=0 for as many")
