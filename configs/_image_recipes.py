@@ -69,7 +69,7 @@ def resnet18(records, views, queue=4096, epochs=200, batch=512, rate=1.0, norm="
              "scale_by_batch": ""}  # fmt: skip
     out["linear"] = {"steps": records * 100 // batch, "args": {"recipe": "crop_flip"}, "optim": {"=model": tuned}}
     out["finetune"] = {"steps": records * 30 // batch, "args": {"recipe": "crop_flip"}}
-    out["student"] = {"steps": steps, "optim": optim, "nets": {"=image": {**image, "width": 0.5}}}
+    out["student"] = out["distil"] = {"steps": steps, "optim": optim, "nets": {"=image": {**image, "width": 0.5}}}
     return out
 
 
@@ -100,8 +100,13 @@ STAIRS = {**MOMENTUM, "schedule": "steps", "milestones": (120, 160), "decay": 0.
 COSINE = {**MOMENTUM, "schedule": "cosine"}
 NESTEROV = {**COSINE, "lr": 0.1, "nesterov": True, "weight_decay": 0.0}
 LATE = {**STAIRS, "milestones": (120, 160, 200)}
-V2 = {"scale_by_batch": "sqrt", "weight_decay": 1e-4, "warmup": 40 * IMAGENET // 4096}  # a twentieth of 800 epochs
 FEW = {0.01: 60, 0.1: 30}  # epochs of fine-tuning, by share of labels: Chen et al. 2020, arXiv 2002.05709, appendix B.5
+
+
+def v2_lars(epochs):
+    """SimCLR v2's optimiser, of training and of distillation: a twentieth of it warms up. Chen et al. 2020, arXiv 2006.10029."""
+    warmup = epochs * IMAGENET // 4096 // 20
+    return lars(0.1, 4096, epochs, name="lars", scale_by_batch="sqrt", weight_decay=1e-4, warmup=warmup)
 
 
 def imagenet(share=1.0, v2=False) -> dict:
@@ -110,10 +115,10 @@ def imagenet(share=1.0, v2=False) -> dict:
         4096, 1000, lars(0.075, 4096, 1000, name="lars", scale_by_batch="sqrt"), image={"zero": True},
         args={"temperature": 0.1}, nets={"project": {"dim": 128}},
     )  # fmt: skip
-    if v2:  # Chen et al. 2020, arXiv 2006.10029, section 3
+    image = {"zero": True, "stem": "deep", "sk": 0.0625} if v2 else {"zero": True}
+    if v2:
         simclr = recipe(
-            4096, 800, lars(0.1, 4096, 800, name="lars", **V2), image={"zero": True, "stem": "deep", "sk": 0.0625},
-            args={"temperature": 0.1}, nets={"project": {"dim": 128}},
+            4096, 800, v2_lars(800), image=image, args={"temperature": 0.1}, nets={"project": {"dim": 128}},
         )  # fmt: skip
     tuned = {**COSINE, "name": "lars", "lr": 0.005, "weight_decay": 0.0, "scale_by_batch": "sqrt"}
     del tuned["nesterov"]
@@ -121,12 +126,13 @@ def imagenet(share=1.0, v2=False) -> dict:
         **{name: dict(found) for name, found in RECIPES.items()},
         "simclr": simclr,
         "finetune": second(1024, FEW.get(share, 60), tuned, share),
+        "distil": recipe(4096, 400, v2_lars(400), image=image, args={"recipe": "crop_flip", "temperature": 1.0}),  # into itself
     }
 
 
 RECIPES = {
     "data": {"name": "tfds", "=args": {"builder": "imagenet2012"}, "train": "train", "test": "validation", "crop": "centre",
-             "size": 256},
+             "size": 256, "middle": 0.875},
     "views": {"recipe": "simclr"},
     "every": {"log": 100, "save": 2000},
     "evals": {"knn": {"k": 200, "temperature": 0.07}},

@@ -14,6 +14,7 @@ recipe, with the departures that are listed there), then what changes it:
     linear, finetune             a second stage on the encoder: a classifier on fixed features, or all of it fine-tuned
     one_percent, ten_percent     of the labels, which the last stage alone is told, some of each class
     seed, compress               a second stage: a small student of the encoder
+    distil                       a third stage, after linear or finetune: a small student of the classifier's answers
     by_shape                     coloured shapes of 8 classes, not 64
     both                         measure projections as well as features
     fewshot, clusters, robustness    evaluations beside those by neighbours and a linear classifier
@@ -113,18 +114,22 @@ def get_config(word=""):
     })  # fmt: skip
     for name, freeze in (("linear", True), ("finetune", False)):
         c[name] = stage(
-            c, method="finetune", steps=500, args={**view(), "freeze": freeze, "smoothing": 0.0}, nets={},
+            c, method="finetune", steps=500, args={**view(), "freeze": freeze, "layers": 0, "smoothing": 0.0}, nets={},
             optim={"model": {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
             frozen={"encoder": ""}, data=labels(),
         )  # fmt: skip
     c.supervised = stage(
-        c, method="finetune", steps=1500, args={**view(), "freeze": False, "smoothing": 0.0}, nets={"image": dict(CONV)},
-        optim={"model": dict(ADAM)}, frozen={"encoder": ""}, data=labels(),
+        c, method="finetune", steps=1500, args={**view(), "freeze": False, "layers": 0, "smoothing": 0.0},
+        nets={"image": dict(CONV)}, optim={"model": dict(ADAM)}, frozen={"encoder": ""}, data=labels(),
+    )  # fmt: skip
+    c.distil = stage(
+        c, method="distil", steps=1500, args={**view(), "alpha": 1.0, "temperature": 1.0, "smoothing": 0.0},
+        nets={"image": {**CONV, "width": 8}}, optim={"model": dict(ADAM)}, frozen={"teacher": ""},
     )  # fmt: skip
     c.student = stage(
         c, method="student", steps=1500,
         args={**view(), "kind": "seed", "temperature": 0.2, "teacher_temperature": 0.01, "queue": 4096},
-        nets={"image": {**CONV, "width": 8}, "project": dict(net="moco2_head", dim=64, hidden=0)},
+        nets={"image": {**CONV, "width": 8}, "project": dict(net="moco2_head", dim=0, hidden=0)},
         optim={"model": dict(ADAM), "probe": dict(PROBE)}, frozen={"teacher": ""},
     )  # fmt: skip
     c.evals = {name: dict(EVALS[name]) for name in ("knn", "linear", "spectrum", "labels")}
@@ -163,9 +168,13 @@ def presets(words) -> dict:
     taught = {"stages": (first, "student"), "student": {"frozen": {"teacher": f"stage:{first}"}}}
     compress = {**taught["student"], "args": {"kind": "compress", "temperature": 0.04}}
     compress["args"] |= {"queue": 128_000} if "imagenet" in words else {}
+    below = next((word for word in words if word in second), "supervised" if first == "supervised" else "finetune")
+    asked = {"stages": (first, below, "distil"), below: encoder}
+    asked = {"stages": ("supervised", "distil")} if below == "supervised" else asked
     return {
         **alone, **second, **told, **sets(first), **VARIANTS,
         "seed": taught, "compress": {**taught, "student": compress},
+        "distil": {**asked, "distil": {"frozen": {"teacher": f"stage:{below}"}}},
         "imagenet": R.imagenet(share, "simclr_v2" in words),
         **{word: vit(word, words, first) for word in VITS},
         **{word: {"evals": {word: dict(EVALS[word])}} for word in ("fewshot", "clusters", "robustness")},
@@ -264,7 +273,7 @@ def quick(words) -> dict:
         "cmc": {"steps": 300, "nets": {"image": {"width": 8}}, **QUICK_OPTIM},
         "cpc": {"steps": 300, "nets": {"image": {"width": 16, "patch": 16, "stride": 8}}, "args": {"ahead": 2}, **QUICK_OPTIM},
         "linear": {"steps": 200}, "finetune": {"steps": 200},
-        "student": {"steps": 300, **QUICK_OPTIM},
+        "student": {"steps": 300, **QUICK_OPTIM}, "distil": {"steps": 300, **QUICK_OPTIM},
     }  # fmt: skip
 
 
@@ -294,6 +303,7 @@ def tiny(words) -> dict:
         "every": {"log": 1, "save": 2},
         **{name: {"steps": 2, "nets": {**trunks[name], **nets}, "args": args} for name, nets, args in PARTS},
         "linear": {"steps": 2}, "finetune": {"steps": 2},
-        "student": {"steps": 2, "args": {"queue": 32}, "nets": {"=image": {**CONV, "width": 2}, "project": {"dim": 8}}},
+        "student": {"steps": 2, "args": {"queue": 32}, "nets": {"=image": {**CONV, "width": 2}}},
+        "distil": {"steps": 2, "nets": {"=image": {**CONV, "width": 2}}},
         "=evals": {"knn": EVALS["knn"], "spectrum": {**EVALS["spectrum"], "views": 0}, "labels": {"every": 0, "reals": 16}},
     }  # fmt: skip

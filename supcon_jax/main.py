@@ -121,6 +121,7 @@ def train(flags, settings) -> None:
     config, workdir = ready(flags, settings)
     from supcon_jax.build import run
 
+    run.check(config)
     spent = {}
     for name in config["stages"]:
         began = time.monotonic()

@@ -196,3 +196,15 @@ def distilled(s, t, kl=False):
         for r, p in zip(softmax(a), softmax(b), strict=True):
             total -= p * (math.log(r) - (math.log(p) if kl else 0)) / len(s)
     return total
+
+
+def answered(student, teacher, label, alpha, temperature):
+    """arXiv 2006.10029, eq. 2 and 3, each term a mean over the pictures that it reads; label -1: none."""
+    rows = list(zip(student, teacher, label, strict=True))
+    known = [-math.log(math.exp(s[y]) / sum(map(math.exp, s))) for s, _, y in rows if y >= 0]
+    total = (1 - alpha) * sum(known) / max(len(known), 1)
+    for s, t, _ in rows:
+        below, above = (sum(math.exp(x / temperature) for x in logits) for logits in (s, t))
+        for a, b in zip(s, t, strict=True):
+            total -= alpha / len(rows) * math.exp(b / temperature) / above * (a / temperature - math.log(below))
+    return total

@@ -31,6 +31,7 @@ SETS = ("shapes", "mnist5k", "digits", "emoji", "folder", "cifar10", "cifar100",
 SECOND = tuple(f"{word},tiny" for word in (
     "simclr,linear", "cmc,linear", "swav,finetune", "cpc,finetune", "moco_v2,seed", "byol,compress", "barlow,seed",
     "simclr,linear,one_percent", "simclr,finetune,ten_percent", "moco_v3,vit_s", "simclr,vit_b",
+    "simclr,finetune,distil", "supervised,distil",
 ))  # fmt: skip
 IMAGES = [*METHODS, *VARIANTS, *MEASURED, "", "linear", *(f"{word},tiny" for word in METHODS), *SECOND]
 IMAGES += [f"supcon,{name},tiny" for name in SETS]
@@ -230,7 +231,7 @@ def test_a_step_of_every_method_of_pictures_can_be_traced(preset, roots, tmp_pat
 def test_arguments_of_every_method_are_listed():
     """What a preset lists is what a task takes: on the command line only what stands there can be changed."""
     plain = config.plain(config.load("configs/image.py"))
-    for name in (*METHODS, "linear", "finetune", "student"):
+    for name in (*METHODS, "linear", "finetune", "student", "distil"):
         function = resolve(FUNCTIONS, plain[name]["method"], name)
         assert set(plain[name]["args"]) == set(list(inspect.signature(function).parameters)[3:]), name
 

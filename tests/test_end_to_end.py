@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 
 import pytest
 from PIL import Image
@@ -86,6 +87,31 @@ def test_two_steps_of_pictures_alone(words, stages, tmp_path, caplog, capsys):
     with caplog.at_level(logging.INFO, "supcon_jax"):
         assert runs.command(*argv)[0] == 0
     assert caplog.text.count("finished before (2 steps), skipped") == len(stages)
+
+
+@pytest.mark.slow
+def test_a_student_of_a_fine_tuned_encoders_answers(tmp_path, capsys):
+    """Two steps of pretraining, of fine-tuning from the projection's first layer, and of distillation. Weights alone are
+    evaluated as the run was."""
+    argv = ("--config=configs/image.py:simclr,finetune,distil,tiny", f"--workdir={tmp_path / 'w'}", "--config.mesh.data=1",
+            "--config.finetune.args.layers=1", "--config.distil.args.alpha=0.5", "--config.data.label_share=0.5")  # fmt: skip
+    assert runs.command(*argv)[0] == 0, capsys.readouterr().err
+    said = {name: runs.done(tmp_path / "w", name)["numbers"] for name in ("simclr", "finetune", "distil")}
+    for name in ("finetune", "distil"):
+        assert {"knn/knn_h_top1", "spectrum/spectrum_h_rank", "labels/label_accuracy"} <= set(said[name])
+    lines = [json.loads(line) for line in (tmp_path / "w" / "distil" / "metrics.jsonl").read_text().splitlines()]
+    assert all({"model/agree_percent", "model/right_percent"} <= set(line) for line in lines if "model/loss" in line)
+    for folder in (tmp_path / "w").glob("*/checkpoints"):
+        shutil.rmtree(folder)
+    code, out = runs.command(*argv, "--mode=eval")
+    assert code == 0, capsys.readouterr().err
+    for name, numbers in said.items():
+        for key, value in numbers.items():
+            found = [line for line in out.splitlines() if line.startswith(f"{name} at step 2  {key}  ")]
+            if (name, key) == ("simclr", "labels/label_accuracy"):  # of the online probe, which no weights hold
+                assert not found
+            else:
+                assert float(found[0].split()[-1]) == pytest.approx(value, rel=1e-4)
 
 
 @pytest.mark.data

@@ -192,3 +192,13 @@ def test_importing_the_package_imports_nothing_heavy():
     root = pathlib.Path(__file__).parent.parent
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("words,flag,said", [
+    ("simclr,seed", "student.nets.project.dim=5", "gives codes of 5 numbers, the teacher's have 8: use dim=0 for as many"),
+    ("simclr,finetune", "finetune.args.layers=3", ", and the encoder's projection has 2 that can be kept: use at most as many"),
+])  # fmt: skip
+def test_what_a_later_stage_cannot_work_with_is_told_before_the_first(words, flag, said, tmp_path, capsys):
+    code, _ = runs.command(f"--config=configs/image.py:{words},tiny", f"--workdir={tmp_path / 'w'}", f"--config.{flag}")
+    assert code == 2 and capsys.readouterr().err.splitlines()[-1] == f"error: config.{flag}{' ' * (said[0] == 'g')}{said}"
+    assert not (tmp_path / "w").exists()

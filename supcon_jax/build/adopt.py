@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from supcon_jax import core
-from supcon_jax.build import clip, exports, stage, trunks
+from supcon_jax.build import clip, exports, pretext, stage, trunks
 from supcon_jax.build.datasets import Data, mesh_of, vocabulary
 from supcon_jax.config import UserError
 from supcon_jax.convert import attngan, damsm, dfgan, dmgan, galip, inception, kinds, rename, resnet, ssagan, tensors
@@ -221,6 +221,10 @@ def towers(config: dict, name: str, workdir: epath.Path, tree: dict, about: dict
     Raises UserError: as stage.load_frozen does, or the encoders are not those that the generator was trained with.
     """
     own = {"own": {"vocab": about["vocab"]}}
+    if "encoder" in config[name]["frozen"]:  # a classifier's file holds its encoder
+        return {"encoder": jax.tree.map(jnp.asarray, tree)}, {"encoder": about}, {"encoder": sha}
+    if "teacher" in config[name]["frozen"]:
+        return stage.load_frozen(config, name, workdir)
     if "clip" in tree:
         told = {"nets": {"clip": about["nets"]["clip"]}, "vocab": about["vocab"]}
         return {"clip": jax.tree.map(jnp.asarray, tree["clip"])}, {"clip": told}, {"clip": sha}
@@ -250,7 +254,8 @@ def owned(config: dict, name: str, tree: dict) -> dict[str, dict]:
     """Variables by owner in a weight file's tree: "model", or "gen" and maybe "disc"; frozen trunks belong to nobody."""
     if "gen" in tree:
         return {key: both(tree[key]["params"], tree[key].get("stats", {})) for key in ("gen", "disc") if key in tree}
-    params, stats = dict(tree["params"]), dict(tree["stats"])
+    tree = pretext.learned(config[name], tree)
+    params, stats = dict(tree["params"]), dict(tree.get("stats", {}))  # files keep no empty ones
     for key, (encoder, _) in parted(config, name, tree).items():
         params[trunks.OF[key]] = encoder["params"]
         stats |= {"image": encoder.get("batch_stats", {})} if key == "trunk" else {}

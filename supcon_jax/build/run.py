@@ -9,10 +9,36 @@ import logging
 from etils import epath
 
 from supcon_jax import shard
-from supcon_jax.build import adopt, stage, start, weights
+from supcon_jax.build import adopt, exports, pretext, stage, start, weights
 from supcon_jax.train import loop
 
 log = logging.getLogger("supcon_jax")
+
+
+def check(config: dict) -> None:
+    """Whether what later stages of a plain config read of earlier ones will fit, before any is trained.
+
+    Raises UserError: as pretext.agree does.
+    """
+    for name in config["stages"]:
+        promised(config, name)
+
+
+def promised(config: dict, name: str) -> dict | None:
+    """What the weight file of a stage will say of its nets, None where that depends on files.
+
+    Raises UserError: as pretext.agree does.
+    """
+    towers = {}
+    for key, place in config[name].get("frozen", {}).items():
+        if key not in pretext.FROM or not place and pretext.draws(config[name], key):
+            continue
+        before = place.removeprefix("stage:")
+        if before == place or before not in config["stages"] or not (said := promised(config, before)):
+            return None
+        towers[key] = said
+    pretext.agree(config, name, towers)
+    return {"nets": stage.told_nets(config[name], towers), "config": config, "stage": name}
 
 
 def train_stage(config: dict, name: str, workdir: epath.Path, source: str | None = None) -> dict[str, float]:
@@ -51,7 +77,9 @@ def evaluate_stage(config: dict, name: str, workdir: epath.Path) -> tuple[int, d
 
 def evaluate_weights(config: dict, name: str, workdir: epath.Path) -> tuple[int, dict[str, float]]:
     """`evaluate_stage` of a weight file; one that was converted counts as step 0."""
-    tree, about, sha = weights.load(workdir / name / "weights.safetensors", config[name]["method"])
+    method = config[name]["method"]
+    tree, about, sha = weights.load(workdir / name / "weights.safetensors", exports.KINDS.get(method, method))
+    config = pretext.unprobed(config, name)
     built = stage.build(
         config, name, workdir, towers=lambda config, name, workdir: adopt.towers(config, name, workdir, tree, about, sha)
     )

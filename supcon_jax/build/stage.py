@@ -79,7 +79,8 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     mesh = mesh or mesh_of(slice_of(section, name), config["mesh"]["data"])
     sums = sums or door(config, mesh)
     epoch = max(1, len(data.taught) // batch)
-    about = core.About(len(data.taught), data.classes, data.vocab, steps, epoch, sums, mesh)
+    classes = pretext.classes(config, name, towers, data.classes)
+    about = core.About(len(data.taught), classes, data.vocab, steps, epoch, sums, mesh)
     task = make_task(pretext.seen(config, name, about_towers), name, nets, about)
     task = trunks.begun(task, config, name) if load is load_frozen else task
     task, towers = pretext.started(task, config, name, towers)
@@ -135,6 +136,7 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
     Raises UserError: a bad name or argument; a net that reads text where the data have none.
     """
     section, precision, words = config[name], config["precision"], 0 if data.vocab is None else len(data.vocab)
+    pretext.agree(config, name, towers)
     nets = {}
     for kind in ("damsm", "clip"):
         for key, options in towers.get(kind, {}).get("nets", {}).items():
@@ -165,14 +167,15 @@ def build_nets(config: dict, name: str, data: Data, towers: dict) -> dict:
 def own_nets(section: dict, towers: dict) -> dict:
     """The options of a stage's own nets, by key, with what follows from its frozen towers."""
     fitted = clip.fitted if "clip" in towers else trunks.fitted
-    return {key: fitted(options, key, towers) for key, options in section["nets"].items()}
+    return {key: pretext.fitted(fitted(options, key, towers), key, section, towers) for key, options in section["nets"].items()}
 
 
 def told_nets(section: dict, towers: dict) -> dict:
     """The options of all nets in a stage's weight file: its own, of a GAN's the generator, and its frozen encoders'."""
     own = own_nets(section, towers)
     own = {"gen": own["gen"]} if section["method"] in GENERATORS else own
-    return {**own, **next((about["nets"] for key, about in towers.items() if "nets" in about and key != "teacher"), {})}
+    nets = {**own, **next((about["nets"] for key, about in towers.items() if "nets" in about and key != "teacher"), {})}
+    return pretext.left(section, nets) if section["method"] == "finetune" else nets
 
 
 def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dict, dict]:
@@ -196,7 +199,7 @@ def load_frozen(config: dict, name: str, workdir: epath.Path) -> tuple[dict, dic
             if pretext.draws(config[name], key):
                 continue
             if key in pretext.FROM:
-                raise UserError(pretext.needed(key, name))
+                raise UserError(pretext.needed(key, name, config[name]["method"]))
             raise UserError(
                 f"{name} needs pretrained encoders: run the damsm stage first, or give its weights.safetensors"
                 f" with --config.{name}.frozen.{key}=FILE"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from supcon_jax import core, hosts, storage
-from supcon_jax.build import adopt, model, weights
+from supcon_jax.build import adopt, exports, model, weights
 from supcon_jax.config import UserError
 
 log = logging.getLogger("supcon_jax")
@@ -29,8 +29,9 @@ def given(config: dict, name: str, workdir: epath.Path, source: str | None) -> C
         if before:
             raise UserError(f"{workdir / name} was started from {before['from']}: give --from={before['from']} again")
         return None
-    path = model.find(source, (config[name]["method"],))
-    tree, _, sha = weights.load(path, config[name]["method"])
+    method = config[name]["method"]
+    path = model.find(source, (name, method))
+    tree, _, sha = weights.load(path, exports.KINDS.get(method, method))
     if "gen" in tree and "disc" not in tree:
         raise UserError(f"{path} holds a generator without discriminators, which would unlearn against new ones: convert it "
                         "together with their files")

@@ -16,6 +16,7 @@ ENCODERS = {  # what learns an encoder of pictures, from pictures alone or with 
     "barlow": "supcon_jax.methods.twins:barlow",
     "vicreg": "supcon_jax.methods.twins:vicreg",
     "student": "supcon_jax.methods.student:student",
+    "distil": "supcon_jax.methods.student:distil",
 }
 METHODS = {
     "damsm": "supcon_jax.methods.damsm:damsm",

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from supcon_jax.core import Aux, Player, Task
 from supcon_jax.losses import distill
 from supcon_jax.methods import towers
+from supcon_jax.methods.finetune import HEAD, blank, entropy
+from supcon_jax.methods.probe import logits
 from supcon_jax.methods.towers import ENCODER, PROJECTION
 from supcon_jax.ops import queue as queues
 from supcon_jax.ops.arrays import unit
@@ -15,6 +17,7 @@ from supcon_jax.ops.rows import Rows
 
 NETS = (ENCODER, PROJECTION)
 KINDS = ("seed", "compress")
+ABOVE = "teacher/"  # before the names of the teacher's nets
 
 
 def student(
@@ -48,21 +51,19 @@ def student(
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}: use seed or compress")
     seed = kind == "seed"
-    above = {name: nets[f"teacher/{name}"] for name in NETS}
+    above = {name: nets[f"{ABOVE}{name}"] for name in NETS}
 
     def view(batch, key):
         return towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0][:, 0]
 
     def taught(frozen, x):
-        tower = frozen["teacher"]
-        out, _ = towers.run(above, tower["params"], tower.get("stats", {}), x, NETS, train=False)  # files keep no empty ones
-        return jax.lax.stop_gradient(unit(out[PROJECTION]))
+        return jax.lax.stop_gradient(unit(through(above, frozen["teacher"], x, NETS)))
 
     def init(key, batch):
         x = view(batch, key)
         params, stats = towers.begin(nets, key, x, NETS)
         z = jax.eval_shape(lambda: towers.run(nets, params, stats, x, NETS)[0][PROJECTION])
-        t = jax.eval_shape(lambda: _shape(above, x))
+        t = jax.eval_shape(lambda: codes(above, x))
         if seed and z.shape != t.shape:
             raise ValueError(f"nets.project gives codes of {z.shape[1]} numbers, the teacher's have {t.shape[1]}: use as many")
         held = {"queue": queues.init(queue, Rows(jnp.zeros((t if seed else z).shape)))}
@@ -90,7 +91,61 @@ def student(
     return Task(init, (Player("model", loss, tx["model"], parts=NETS),), heads={"features": head})
 
 
-def _shape(nets, x):
-    """The teacher's codes in shape."""
+def distil(
+    nets, tx, about, *, recipe="crop_flip", change=(), size=224, norm="", alpha=1.0, temperature=1.0, smoothing=0.0
+) -> Task:
+    """An encoder with a classifier that gives the answers of a trained one, also for pictures without a label.
+
+        L = (1 - a) mean_{i with a label} -log P_S(y_i | x_i; 1)  +  a mean_i -sum_c P_T(c | x_i; T) log P_S(c | x_i; T)
+        P(c | x; T) = softmax_c( f(x) / T )
+
+    Chen et al. 2020, arXiv 2006.10029 (SimCLR v2), eq. 2 and 3. Self-distillation is a student with the teacher's own nets.
+
+    nets: "image" of the student; "teacher/image" of frozen["teacher"], which `finetune` or this has trained, and its
+        "teacher/project" where its classifier reads layers of a projection.
+    recipe, change, size, norm: of the one view that both see.
+    alpha: a; 1 reads no labels, 0 is supervised learning. temperature: T, of both. smoothing: of the labels, see finetune.
+    Returns a Task with the player "model" and the heads "features" and "classes", as of finetune.
+    Raises ValueError: with alpha < 1, pictures of several labels.
+    Differs from: eq. 3, which sums over pictures: here each term is a mean over those that it reads.
+    """
+    above = {name: nets[f"{ABOVE}{name}"] for name in NETS if f"{ABOVE}{name}" in nets}
+
+    def view(batch, key):
+        return towers.views(batch, key, recipe=recipe, size=size, norm=norm, change=change)[0][:, 0]
+
+    def init(key, batch):
+        x = view(batch, key)
+        params, stats = towers.begin(nets, key, x, (ENCODER,))
+        h = jax.eval_shape(lambda: towers.joined(towers.run(nets, params, stats, x, (ENCODER,))[0][ENCODER]))
+        return {"params": {"model": {**params, HEAD: blank(h, about.classes)}}, "stats": {"model": stats}}
+
+    def loss(params, state, frozen, batch, key):
+        x, own, tower = view(batch, key), params["model"], frozen["teacher"]
+        out, stats = towers.run(nets, own, state.stats["model"], x, (ENCODER,))
+        scores = logits(own[HEAD], towers.joined(out[ENCODER]))
+        answers = logits(tower["params"][HEAD], through(above, tower, x, tuple(above)))
+        value = alpha * distill.soft_labels(scores, answers, temperature=temperature) if alpha else 0.0
+        told = {"agree_percent": 100 * jnp.mean(scores.argmax(-1) == answers.argmax(-1))}
+        if alpha < 1:
+            known, told["right_percent"] = entropy(scores, batch["label"][:, 0], smoothing)
+            value += (1 - alpha) * known
+        return value, Aux(told, stats, state.memory)
+
+    def classify(state, frozen, batch, key):
+        return logits(state.params["model"][HEAD], features(state, frozen, batch, key)["h"])
+
+    features = towers.features(nets, size=size, recipe=recipe, norm=norm, names=(ENCODER,))
+    return Task(init, (Player("model", loss, tx["model"]),), heads={"features": features, "classes": classify})
+
+
+def through(nets, tower, x, names):
+    """What the last of a fixed encoder's nets gives for a batch of pictures, a row for each."""
+    out, _ = towers.run(nets, tower["params"], tower.get("stats", {}), x, names, train=False)  # files keep no empty ones
+    return towers.joined(out[names[-1]])
+
+
+def codes(nets, x):
+    """Codes [n, d] of drawn networks, for their shape."""
     params, stats = towers.begin(nets, jax.random.key(0), x, NETS)
-    return towers.run(nets, params, stats, x, NETS, train=False)[0][PROJECTION]
+    return through(nets, {"params": params, "stats": stats}, x, NETS)

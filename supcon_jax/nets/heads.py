@@ -22,7 +22,9 @@ class Mlp(nn.Module):
     start: kernels and biases uniform within 1 / sqrt(inputs), as PyTorch's ("uniform"); kernels normal with a deviation of 0.01
     ("normal") or 1 / sqrt(inputs) ("lecun"), biases 0.
     groups: of every BatchNorm, see there.
-    h: [n, f]. layers: only so many of the layers, with their norm and ReLU (SimCLR v2 fine-tunes from the first one's output).
+    kept: only so many of the layers are there, with their norm and ReLU (SimCLR v2 fine-tunes from the first one's output);
+        all of them if left out.
+    h: [n, f].
     Returns f32[n, d], or wider; not normalised to unit length.
     Raises ValueError: an unknown norm or start, biases that do not fit the widths.
     """
@@ -34,12 +36,13 @@ class Mlp(nn.Module):
     start: str = "uniform"
     groups: int = 1
     dtype: DType = None
+    kept: int | None = None
 
     @nn.compact
-    def __call__(self, h, *, train: bool = False, layers: int | None = None):
+    def __call__(self, h, *, train: bool = False):
         biases = self.checked()
         width = h.shape[-1]
-        for i, features in enumerate(self.widths[:layers]):
+        for i, features in enumerate(self.widths[: self.kept]):
             h = self.linear(i, features or width, h.shape[-1], biases[i])(h)
             kind = self.last if i == len(self.widths) - 1 else self.norm
             if kind.startswith("batch"):
@@ -101,6 +104,11 @@ class LabHead(nn.Module):
     @nn.compact
     def __call__(self, h, *, train: bool = False):
         return tuple(Mlp((self.dim,), dtype=self.dtype, name=f"kind{i}")(x) for i, x in enumerate(h))
+
+
+def first(tree: dict, layers: int) -> dict:
+    """The part of an Mlp's parameters or averages that belongs to its first layers."""
+    return {name: leaf for name, leaf in tree.items() if int(name.removeprefix("dense").removeprefix("norm")) < layers}
 
 
 def stacked(dim: int, hidden: int, layers: int) -> tuple[int, ...]:

@@ -80,3 +80,16 @@ def test_what_cannot_begin_a_run_is_refused(original, tmp_path):
     with pytest.raises(UserError, match="holds 'damsm', not 'attngan'"):
         start.given(CONFIG, "attngan", tmp_path / "b", str(tmp_path / "d.safetensors"))
     assert not (tmp_path / "b").exists()
+
+
+def test_a_run_of_pictures_alone_begins_with_an_encoder(tmp_path):
+    """Its weights are those of an encoder by kind, whatever its method; its probe begins anew."""
+    config = plain("configs/image.py:simclr,tiny", **{"mesh.data": "1"})
+    built = stage.build(config, "simclr", tmp_path, evaluate=False)
+    state, _, saved = loop.begin(built.run)
+    saved.close()
+    own = {"params": jax.tree.map(lambda x: x + 1, state.params["model"]), "stats": state.stats["model"]}
+    weights.save(tmp_path / "a" / "simclr" / "weights.safetensors", own, {"kind": "encoder"})
+    put = start.given(config, "simclr", tmp_path / "b", str(tmp_path / "a"))
+    begun = put(state)
+    assert tiny.same(begun.params, {**state.params, "model": own["params"]}) and tiny.same(begun.stats, state.stats)

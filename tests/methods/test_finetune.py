@@ -8,6 +8,7 @@ import pytest
 from methods import unimodal_world as w
 from methods.test_probe import LABEL, entropy
 from supcon_jax.build import pretext
+from supcon_jax.nets import heads
 
 KINDS = (
     "finetune",
@@ -106,3 +107,59 @@ def test_several_labels_are_refused():
     state = jax.eval_shape(lambda: w.core.init_state(task, jax.random.key(0), batches()[0]))
     with pytest.raises(ValueError, match="one label of each picture"):
         jax.eval_shape(lambda s, t: task.players[0].loss(s.params, s, t, batch, jax.random.key(0)), state, towers)
+
+
+def projected(head):
+    """An encoder's weights with those of its projection, all layers of it."""
+    tower = encoder()["encoder"]
+    made = w.tiny.fill(jax.eval_shape(lambda: head.init(jax.random.key(0), jnp.zeros((2, 6)))), 4)
+    stats = {"project": made["batch_stats"]} if "batch_stats" in made else {}
+    return {"encoder": {"params": {**tower["params"], "project": made["params"]}, "stats": {**tower["stats"], **stats}}}
+
+
+@pytest.mark.parametrize("head,layers,freeze", [
+    (heads.simclr(w.D), 1, True), (heads.simclr(w.D), 1, False), (heads.simclr(w.D), 2, True), (heads.moco2(w.D), 1, False),
+])  # fmt: skip
+def test_a_classifier_on_the_projections_first_layers(head, layers, freeze):
+    """They are fixed or learn as the encoder does, and are handed on; the layers above them are left behind."""
+    nets, given = {"image": w.nets_of("finetune")["image"], "project": head}, projected(head)
+    task = w.made("finetune", nets=nets, freeze=freeze, layers=layers)
+    task, towers = pretext.started(task, {"x": {"args": {"freeze": freeze, "layers": layers}}}, "x", given)
+    cut = {kind: {"image": tree["image"], "project": heads.first(tree.get("project", {}), layers)}
+           for kind, tree in given["encoder"].items()}  # fmt: skip
+    states, told = w.walk(task, batches(), towers)
+    assert w.tiny.same(towers, {"encoder": cut} if freeze else {})
+    begun = pretext.export(states[0], towers)
+    assert {*begun["params"]} == {"image", "project", "classes"} and not begun["params"].pop("classes")["kernel"].any()
+    assert w.tiny.same(begun, cut)
+
+    def codes(own, batch, key):
+        (x,) = w.drawn(batch, key, "finetune")
+        short = nets | {"project": head.clone(kept=layers)}
+        if not freeze:
+            out, stats = w.through(short, own["params"], own["stats"], x[:, 0], "image", "project")
+            return out["project"], stats
+        h = short["image"].apply({"params": own["params"]["image"], "batch_stats": own["stats"]["image"]}, x[:, 0])
+        return short["project"].apply({"params": own["params"]["project"], "batch_stats": own["stats"]["project"]}, h), {}
+
+    own = pretext.export(states[1], towers)
+    z, stats = w.ran(codes, own, batches()[1], w.key_of(states[1]))
+    assert z.shape == (w.N, w.D if layers == 2 else 6)
+    if layers == 1:
+        assert z.min() == 0 < z.max()  # after its ReLU
+    scores = z @ np.asarray(own["params"]["classes"]["kernel"], np.float64) + np.asarray(own["params"]["classes"]["bias"])
+    assert told[1]["model/loss"] == pytest.approx(entropy(scores, LABEL[:, 0])[0], rel=2e-5) and w.idle(states[2]) == set()
+    assert w.tiny.far(states[2].stats["model"], stats) < 1e-5
+    assert w.tiny.same(pretext.export(states[2], towers)["params"]["project"], cut["params"]["project"]) == freeze
+    found = w.ran(lambda s, b: task.heads["features"](s, towers, b, None), states[2], {"image": batches()[1]["image"][:, 0]})
+    assert (found["h"].shape, found["z"].shape) == ((w.N, 6), z.shape)
+    scores = w.ran(lambda s, b: task.heads["classes"](s, towers, b, None), states[2], {"image": batches()[1]["image"][:, 0]})
+    head = states[2].params["model"]["classes"]
+    np.testing.assert_allclose(scores, found["z"] @ np.asarray(head["kernel"]) + np.asarray(head["bias"]), atol=1e-5)
+
+
+@pytest.mark.parametrize("head,have", [(heads.simclr(w.D), 2), (heads.LabHead(w.D), 0), (None, 0)])
+def test_more_layers_than_the_projection_has(head, have):
+    nets = {"image": w.nets_of("finetune")["image"]} | ({"project": head} if head else {})
+    with pytest.raises(ValueError, match=f"^layers=3, and the encoder's projection has {have} that can be kept"):
+        w.made("finetune", nets=nets, layers=3)

@@ -6,8 +6,8 @@ import pytest
 
 from gans import tiny
 from methods import unimodal_world as w
-from methods.test_finetune import encoder
-from methods.test_student import tower
+from methods.test_finetune import projected
+from methods.test_student import judge, tower
 from supcon_jax import shard
 from supcon_jax.build import pretext
 from supcon_jax.methods import ENCODERS
@@ -24,6 +24,7 @@ CASES = {
     "simsiam": {}, "swav": {"queue_start": 1}, "pcl": {"start": 0}, "cmc": {"form": "nce", "negatives": "per_anchor"},
     "pirl": {}, "cpc": {}, "cpc_audio": {}, "barlow": {}, "vicreg": {}, "student seed": {},
     "student compress": {"kind": "compress", "temperature": 0.3}, "finetune linear": {"freeze": True}, "finetune": {},
+    "finetune projected": {"layers": 1}, "distil": {"alpha": 0.5, "temperature": 0.5},
 }  # fmt: skip
 LONG = ("simclr decoupled", "simclr debiased", "simclr hardened")  # the paths of weighted and of hard, with less of each
 GROUPS = {"moco": 2, "simclr sliced": 2}
@@ -42,7 +43,10 @@ def task_of(case, devices):
         more["drawn"] = 8
     task = w.made(name, devices, nets=nets, tx=tx, **{**more, **CASES[case]})
     if name == "finetune":
-        return pretext.started(task, {"x": {"args": {"freeze": False, **CASES[case]}}}, "x", encoder())
+        given = projected(w.nets_of(name)["project"])
+        return pretext.started(task, {"x": {"args": {"freeze": False, **CASES[case]}}}, "x", given)
+    if name == "distil":
+        return task, judge()[1]
     return probed(task, tiny.keeping(0.5)["model"], w.CLASSES), tower() if name == "student" else {}
 
 

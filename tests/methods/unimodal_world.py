@@ -32,7 +32,7 @@ OPTIONS = {
             "rounds": 20},
     "cmc": {"temperature": 0.3, "drawn": 6}, "pirl": {"recipe": "shapes", "temperature": 0.3, "drawn": 6, "patch": 3},
     "cpc": {"recipe": "shapes", "ahead": 2}, "barlow": {"recipe": "shapes"}, "vicreg": {"recipe": "shapes"},
-    "student": {"recipe": "shapes", "queue": 2 * N}, "finetune": {"recipe": "shapes"},
+    "student": {"recipe": "shapes", "queue": 2 * N}, "finetune": {"recipe": "shapes"}, "distil": {"recipe": "shapes"},
 }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def nets_of(name, **more):
         "pirl": {"project": heads.moco(D), "patches": heads.PatchHead(D)},
         "barlow": {"project": heads.barlow(D, 6)}, "vicreg": {"project": heads.vicreg(D, 6)},
         "student": {"project": heads.moco2(D), "teacher/image": trunk(width=7), "teacher/project": heads.moco(D)},
-        "finetune": {},
+        "finetune": {"project": heads.simclr(D)}, "distil": {"teacher/image": trunk(width=7)},
     }  # fmt: skip
     return {"image": trunk(**more), **one[name]}
 

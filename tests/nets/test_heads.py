@@ -7,6 +7,7 @@ import pytest
 
 from dress import split
 from supcon_jax.build.names import NETS, net
+from supcon_jax.nets import heads
 from supcon_jax.nets.heads import LabHead, Mlp, PatchHead
 
 ROWS = np.random.default_rng(0).normal(2, 3, (8, 6)).astype(np.float32)
@@ -77,7 +78,10 @@ def test_layers_norms_and_relu_in_numpy():
     z = normalised(h @ p["dense1"]["kernel"]) * p["norm1"]["scale"]
     out, moved = net.apply(v, ROWS, train=True, mutable=["batch_stats"])
     np.testing.assert_allclose(out, z, rtol=1e-4, atol=1e-4)
-    first, kept = net.apply(v, ROWS, train=True, layers=1, mutable=["batch_stats"])
+    first, kept = net.clone(kept=1).apply(v, ROWS, train=True, mutable=["batch_stats"])
+    alone = net.clone(kept=1).init(jax.random.key(0), ROWS)
+    assert {kind: set(tree) for kind, tree in alone.items()} == {"params": {"dense0", "norm0"}, "batch_stats": {"norm0"}}
+    assert {kind: set(heads.first(tree, 1)) for kind, tree in v.items()} == {kind: set(tree) for kind, tree in alone.items()}
     np.testing.assert_allclose(first, h, rtol=1e-4, atol=1e-4)
     for part in (moved, kept):
         np.testing.assert_allclose(part["batch_stats"]["norm0"]["mean"], moved["batch_stats"]["norm0"]["mean"])
