@@ -104,7 +104,7 @@ FEW = {0.01: 60, 0.1: 30}  # epochs of fine-tuning, by share of labels: Chen et 
 
 
 def v2_lars(epochs):
-    """SimCLR v2's optimiser, of training and of distillation: a twentieth of it warms up. Chen et al. 2020, arXiv 2006.10029."""
+    """SimCLR v2's optimiser, of training and of distillation; a twentieth warms up. Chen et al. 2020, arXiv 2006.10029."""
     warmup = epochs * IMAGENET // 4096 // 20
     return lars(0.1, 4096, epochs, name="lars", scale_by_batch="sqrt", weight_decay=1e-4, warmup=warmup)
 

@@ -201,6 +201,7 @@ PRESETS = {
         "every": {"log": 100, "save": 1000, "sample": 1000},
         "damsm": {"batch": 16, "steps": 500, "nets": {"image": {"width": 0.0625}}},
         "attngan": QUICK_GAN, "dmgan": QUICK_GAN, "dfgan": QUICK_ONE_STAGE, "ssagan": QUICK_ONE_STAGE,
+        "galip": QUICK_ONE_STAGE, "clip_heads": {"steps": 500},
         "flow": {"steps": 550, "nets": {"gen": {"sizes": (16,)}}},
     },
     "scenes": {

@@ -14,6 +14,14 @@ def misfits(name: str, stage: Mapping):
     for (method, key), said in RULES.items():
         if stage["method"] == method and key in args and (must := said(f"config.{name}", stage, args[key])):
             yield f"config.{name}.args.{key}={args[key]!r}: must be {must}"
+    if stage["method"] in ONE_SIZE and (must := one_size(f"config.{name}", stage)):
+        yield f"config.{name}.nets.gen.sizes={tuple(stage['nets']['gen']['sizes'])}: must be {must}"
+
+
+def one_size(where: str, stage: Mapping) -> str | None:
+    """What is drawn is compared with pictures as they are read."""
+    size = stage["size"]
+    return f"({size},), as {where}.size={size}" if tuple(stage["nets"]["gen"]["sizes"]) != (size,) else None
 
 
 def queue(where: str, stage: Mapping, rows: int) -> str | None:
@@ -50,6 +58,7 @@ def skip(where: str, stage: Mapping, rows: int) -> str | None:
     return f"less than {where}.args.ahead={steps}, so that a row is left to predict" if rows >= steps else None
 
 
+ONE_SIZE = ("dfgan", "ssagan", "galip", "flow")  # the others draw a pyramid, and resize what they read to each of its sizes
 RULES = {
     ("moco", "queue"): queue,
     ("pcl", "queue"): queue,

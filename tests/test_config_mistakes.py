@@ -77,6 +77,16 @@ def test_a_bad_value_ends_in_one_line_that_names_the_key(capsys, tmp_path, setti
     assert not (tmp_path / "w").exists()  # nothing was begun
 
 
+@pytest.mark.parametrize("gan", ["dfgan", "ssagan", "galip", "flow"])
+def test_what_is_drawn_must_be_as_large_as_what_is_read(capsys, tmp_path, gan):
+    """Told before the encoders are trained, not when the discriminator meets the first picture."""
+    for setting in ("data.size=64", f"{gan}.nets.gen.sizes=(16,)", f"{gan}.nets.gen.sizes=(16,32)"):
+        line = refused(capsys, f"--config=configs/shapes.py:{gan},tiny", f"--workdir={tmp_path / 'w'}", f"--config.{setting}")
+        size = 64 if "data" in setting else 32
+        assert f"config.{gan}.nets.gen.sizes=" in line and f"must be ({size},), as config.{gan}.size={size}" in line
+        assert not (tmp_path / "w").exists()
+
+
 @pytest.mark.parametrize("setting,meant", UNKNOWN, ids=[row[0] for row in UNKNOWN])
 def test_an_unknown_key_ends_in_one_line_with_the_nearest(capsys, tmp_path, setting, meant):
     line = refused(capsys, TINY, f"--workdir={tmp_path / 'w'}", f"--config.{setting}")
