@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -120,3 +121,26 @@ def test_two_steps_on_the_real_emoji(tmp_path, caplog, capsys):
     if not root.is_dir():
         pytest.skip("python -m supcon_jax.data.fetch emoji")
     check_run("configs/emoji.py:tiny", root, tmp_path / "w", caplog, capsys)
+
+
+@pytest.mark.slow
+def test_a_folder_of_classes_with_every_evaluation(tmp_path, capsys):
+    """Pictures of several shapes below train/CLASS and test/CLASS, few of them labelled for the last stage."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for level, name in enumerate(("bright", "dark", "grey")):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                picture = rng.integers(0, 60, (40 + 8 * (i % 3), 56, 3)) + 80 * level
+                Image.fromarray(picture.astype(np.uint8)).save(tmp_path / split / name / f"{i}.png")
+    words = "simclr,folder,tiny,linear,ten_percent,fewshot,clusters,robustness"
+    small = {"shots": "(1,)", "sweep": "1", "steps": "5", "kinds": "('fog',)", "eps": "(2.0,)", "pgd_steps": "2", "reals": "8"}
+    sections = {"fewshot": ("shots",), "robustness": ("sweep", "steps", "kinds", "eps", "pgd_steps", "reals")}
+    settings = [f"--config.evals.{name}.{key}={small[key]}" for name, keys in sections.items() for key in keys]
+    argv = (f"--config=configs/image.py:{words}", f"--workdir={tmp_path / 'w'}", f"--config.data.root={tmp_path}", *settings)
+    assert runs.command(*argv, "--config.mesh.data=1")[0] == 0, capsys.readouterr().err
+    numbers = runs.done(tmp_path / "w", "simclr")["numbers"]
+    for key in ("fewshot/fewshot_h_1", "clusters/clusters_h_nmi", "robustness/corruption_fog", "knn/knn_h_top1"):
+        assert any(name.startswith(key) for name in numbers), f"{key}: {sorted(numbers)}"
+    assert any(name.startswith("robustness/adversarial") for name in numbers)
+    assert "labels/label_accuracy" in runs.done(tmp_path / "w", "linear")["numbers"]
