@@ -102,7 +102,11 @@ class Checkpoints:
             raise UserError(f"{self.manager.directory}: none of the checkpoints {steps} is intact; remove the folder")
         return None
 
+    def settle(self) -> None:
+        """Returns when all that was saved lies there."""
+        self.manager.wait_until_finished()
+
     def close(self) -> None:
         """Waits for the last write."""
-        self.manager.wait_until_finished()
+        self.settle()
         self.manager.close()

@@ -120,6 +120,7 @@ def advance(run: Run, state, data, saved, writer, trace, stop, step=None) -> tup
             late = report(run, writer, progress, late, None)
             writer.send()
             saved.save(state, data.state())
+            saved.settle()  # a refresh may take long
             state = renew(run, state, frozen, at - 1)
         began = time.monotonic()
         batch = shard.place(next(data), run.mesh)
