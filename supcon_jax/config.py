@@ -65,7 +65,8 @@ def base() -> ConfigDict:
             "mesh": {"data": "auto", "door": "auto", "params": "replicate", "params_mib": 4.0},
             "eval_batch": 64,
             "networks": {
-                "effnet_lite0": "", "fid_inception": "", "torchvision_inception": "", "cub_ours": "",
+                "effnet_lite0": "", "fid_inception": "", "torchvision_inception": "", "keras_inception": "",
+                "cub_ours": "",
                 "clip": "", "clip_act": "quick_gelu", "clip_vocab": "",
             },
             "cache": "",

@@ -29,7 +29,7 @@ def load(config: dict, name: str) -> tuple[dict, dict, str]:
     if not options["clip"] or not storage.place(options["clip"]).is_file():
         missing = f" ({options['clip']} is missing)" if options["clip"] else ""
         raise UserError(
-            f"{name} needs a pretrained CLIP with a vision transformer, such as open_clip's ViT-B-32 (.safetensors): give "
+            f"{name} needs a pretrained CLIP with a vision transformer, such as OpenAI's ViT-B-32.pt or open_clip's: give "
             f"--config.{name}.frozen.clip=FILE{missing}"
         )
     return opened(options, f"{name}.frozen")
@@ -38,7 +38,7 @@ def load(config: dict, name: str) -> tuple[dict, dict, str]:
 def opened(options: dict, where: str) -> tuple[dict, dict, str]:
     """(weights, {"nets", "vocab", ...}, sha256) of the CLIP in a section of the config.
 
-    clip: a file of open_clip's or Hugging Face's names (.safetensors, .pth, .bin), or one of this library.
+    clip: a file of OpenAI's, open_clip's or Hugging Face's names (.pt, .safetensors, .pth, .bin), or one of this library.
     clip_act: activation of a foreign file's network; clip_vocab: see bpe.Bpe.load. where: the section, for messages.
     Raises UserError: a file that holds no CLIP, or not the vocabulary's.
     """

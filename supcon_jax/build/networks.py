@@ -28,14 +28,12 @@ def network(name: str, files: dict[str, str]) -> Network:
     """A feature network by its name.
 
     effnet_lite0: EfficientNet-Lite0 (ImageNet), fetched by `python -m supcon_jax.data.fetch effnet_lite0`.
-    tf, pt, clean, tv_legacy, imagenet: published protocols on Inception files that the user supplies, see inceptions.
+    tf, pt, clean, keras, tv_legacy, imagenet: published protocols on Inception files that the user supplies, see inceptions.
     cub_ours: the classifier of 200 birds that `configs/cub.py:classifier` trains; measures is_cub_ours and label accuracy.
     shapes_classifier: the shipped classifier of the coloured shapes.
     files: paths by name from the config ("" for the usual place).
     Raises UserError: an unknown name, or a file that is missing.
     """
-    if name == "keras":
-        raise UserError("network keras: its weights are an HDF5 file, which is not read here; use tf or pt, of other weights")
     if name in inceptions.SEEN:
         return inceptions.network(name, files)
     if name not in NETWORKS:

@@ -1,4 +1,4 @@
-"""GALIP with two parameter-sharing branches and supervised contrast over labels, in the space of the frozen CLIP."""
+"""GALIP with two parameter-sharing branches and supervised contrast over labels, around one frozen CLIP."""
 
 from __future__ import annotations
 
@@ -86,12 +86,13 @@ def galip(
     """GALIP: generator and discriminator around one frozen CLIP, hinge losses, penalty on CLIP's features.
 
         L_D = sum_b [ H(real | s, 1) + 1/2 (H(fake | s, -1) + H(real | wrong s, -1)) + magp_weight E |grad|^magp_power ]
-        L_G = sum_b [ -D(fake | s) - sim_weight E cos(A CLIP(fake), B s) ] + scl * L_SCL(A CLIP(fakes), B texts)
+        L_G = sum_b [ -D(fake | s) - sim_weight E cos(CLIP(fake), s) ] + scl * L_SCL(A CLIP(fakes), B texts)
 
     Tao et al. 2023, arXiv 2301.12959, with the constants of their code; L_SCL in the spirit of arXiv 2412.03957, or
     what `term` names in its place. A and B: the heads of stage 1 (methods.clip_heads), if frozen["clip"] has some; else
-    nothing, as published. G and D read CLIP without them, and so do the heads of this task. Wrong pairs are each real
-    picture with the sentence of the next row.
+    the identity. Only L_SCL reads CLIP through them: the published terms, what the run tells of the fakes' codes and the
+    heads of this task do not, so that scl = 0 is the published GAN with heads and without. Wrong pairs are each real picture
+    with the sentence of the next row.
 
     nets: "gen", "disc" (a tuple of one module), and "clip" (frozen["clip"]).
     branches: 1 or 2.
@@ -180,17 +181,17 @@ def galip(
     def gen(params, state, frozen, batch, key):
         clip = tower(frozen)
         fakes, sentence = play(params, clip, batch, key)
-        (taps, raw), s = clip.see(fakes), merge(sentence)
+        (taps, code), s = clip.see(fakes), merge(sentence)
         fool = -branches * judged(params)(taps, s)[1].mean()
-        code, near = clip.joint(raw, "image"), clip.joint(s, "text")
-        alike = branches * cosine(code, near).mean()
+        alike = branches * cosine(code, s).mean()
         total, metrics = fool - sim_weight * alike, {"fake_cond": fool, "similarity": alike / branches}
         metrics |= vitals.spreads(batch["index"][:, :branches], fake=code.reshape(*sentence.shape[:2], -1))
         if scl:
-            if term == "label_head":  # D's head reads CLIP as D does
-                code, near = raw, s
-            code, near = (x.reshape(*sentence.shape[:2], -1) for x in (code, near))
-            seen = terms.Seen(code, near, *(batch[x][:, :branches] for x in ("label", "index")))
+            rows = code, s
+            if term != "label_head":  # D's head reads CLIP as D does
+                rows = clip.joint(code, "image"), clip.joint(s, "text")
+            rows = (x.reshape(*sentence.shape[:2], -1) for x in rows)
+            seen = terms.Seen(*rows, *(batch[x][:, :branches] for x in ("label", "index")))
             value, parts = game.label_term(seen, params["disc"], None, about, options)
             total, metrics = total + scl * value, metrics | parts
         return total, Aux(metrics, {}, state.memory)

@@ -13,6 +13,7 @@ from supcon_jax.convert import inception, tensors
 from supcon_jax.data.synthetic import PAIRS, shapes
 from supcon_jax.nets.efficientnet import EfficientNetLite0
 from supcon_jax.nets.inception import Inception
+from supcon_jax.ops.resize import antialiased
 
 
 def test_an_unknown_network_is_answered_with_those_there_are():
@@ -29,7 +30,7 @@ def test_an_unknown_network_is_answered_with_those_there_are():
      ("tv_legacy", "", r"network tv_legacy needs torchvision's.*give --config\.networks\.torchvision_inception=FILE$"),
      ("cub_ours", "", r"the weights.safetensors that --config=configs/cub.py:classifier trains: give --config"),
      ("cub_ours", "/nowhere/c", r"--config\.networks\.cub_ours=FILE \(/nowhere/c is missing\)$"),
-     ("keras", "", "an HDF5 file, which is not read here; use tf or pt")],
+     ("keras", "", r"network keras needs the weights of Keras'.*give --config\.networks\.keras_inception=FILE$")],
 )  # fmt: skip
 def test_a_missing_file_is_told_with_the_way_to_it(tmp_path, monkeypatch, name, path, said):
     monkeypatch.setenv("SUPCON_DATA", str(tmp_path))
@@ -189,7 +190,19 @@ def test_the_mistake_of_the_time():
     ends = np.asarray(inceptions.mistaken(np.float32([[0, 0, 0], [1, 1, 1]])))
     np.testing.assert_allclose(ends, [[-0.03, -0.088, -0.188], [0.428, 0.36, 0.262]], atol=1e-6)
     plain = np.full((1, 20, 30, 3), 200, np.float32)
-    for name, level in {"tf": 72 / 128, "pt": 400 / 255 - 1, "clean": 400 / 255 - 1, "imagenet": 72 / 128}.items():
+    levels = {"tf": 72 / 128, "imagenet": 72 / 128} | dict.fromkeys(("pt", "clean", "keras"), 400 / 255 - 1)
+    for name, level in levels.items():
         out = np.asarray(inceptions.SEEN[name][2](plain))
         assert out.shape == (1, 299, 299, 3)
         np.testing.assert_allclose(out, level, atol=1e-5)
+
+
+def test_keras_pictures_grow_and_shrink_by_jax_s_rule():
+    """Bilinear between the centres of pixels where it grows, as `pt`; a tent as wide as a pixel of the result where it shrinks,
+    as Pillow's."""
+    rng, look = np.random.default_rng(0), inceptions.SEEN["keras"][2]
+    small, large = (rng.integers(0, 256, (1, side, side, 3)).astype(np.float32) for side in (64, 500))
+    np.testing.assert_allclose(look(small), inceptions.SEEN["pt"][2](small), atol=1e-5)
+    want = np.asarray(antialiased(large, (299, 299), "bilinear")) / 127.5 - 1
+    np.testing.assert_allclose(look(large), want, atol=1e-3)
+    assert np.abs(look(large) - np.asarray(inceptions.SEEN["pt"][2](large))).max() > 0.1

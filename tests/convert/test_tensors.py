@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from supcon_jax.config import UserError
-from supcon_jax.convert import tensors
+from supcon_jax.convert import pth, tensors
 
 
 class Stored:
@@ -81,7 +81,7 @@ def write_zip(path, data, storages=(A, B)):
 
 def write_legacy(path, data, storages=(A, B)):
     with open(path, "wb") as f:
-        for part in (tensors.LEGACY_MAGIC, 1001, {"little_endian": True}):
+        for part in (pth.LEGACY_MAGIC, 1001, {"little_endian": True}):
             pickle.dump(part, f, protocol=2)
         f.write(data)
         pickle.dump([s.key for s in storages], f, protocol=2)

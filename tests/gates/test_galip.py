@@ -1,7 +1,8 @@
 """GALIP, tiny, around a CLIP made for the test, draws the colour that a caption names; on shuffled captions it does not.
 
 No CLIP ships. What stands for one: a vision transformer for pictures of 16 px, trained to match the sentence codes of the
-shipped text encoder, which is its text tower. It, GALIP's stage 1 and GALIP see the same pairs, as they are or shuffled.
+shipped text encoder, which is its text tower. It and GALIP see the same pairs, as they are or shuffled. GALIP has no label
+term here, and so no use for its stage 1.
 The shipped classifier judges 512 pictures of held-back captions. Chance is 12.5 % of the colours; a generator that heeds
 captions without knowing what they mean may be right about one colour of the eight, or two.
 """
@@ -29,7 +30,6 @@ from supcon_jax.data.synthetic import shapes
 from supcon_jax.data.vocab import Vocab
 from supcon_jax.gans.galip import galip
 from supcon_jax.losses import match
-from supcon_jax.methods.clip_heads import clip_heads, export
 from supcon_jax.nets import galip as nets
 from supcon_jax.nets.clip import CLIP, ImageTransformer
 from supcon_jax.nets.init import on_host
@@ -39,7 +39,7 @@ from supcon_jax.ops.rows import dense
 from supcon_jax.views.image import signed
 
 SIDE, WORDS, RECORDS, HELD = 16, 12, 4096, 512
-CLIP_STEPS, HEADS_STEPS, STEPS = 600, 200, 400
+CLIP_STEPS, STEPS = 600, 400
 LEAST, MOST = 35.0, 25.0  # percent of colours right, of GALIP and of its twin
 
 
@@ -106,7 +106,7 @@ def stand_in():
 
 
 def pretrainer():
-    """pretrain(pairs) -> its tree: trained on these pairs, as GALIP's stage 1 leaves it."""
+    """pretrain(pairs) -> its tree, trained on these pairs."""
     params, tower = world()[4], stand_in()
 
     def init(key, batch):
@@ -117,14 +117,10 @@ def pretrainer():
         _, sentence = tower.text.apply({"params": {"encoder": params}}, batch["text"][:, 0])
         return sum(match.sentences(code, sentence)), Aux({}, {}, state.memory)
 
-    rate = {"model": adam(5e-3, HEADS_STEPS)}
-    heads = clip_heads({"clip": tower}, rate, about(HEADS_STEPS, 64), branches=1, dim=32, flip=False)
     train_tower = trainer(Task(init, (Player("model", loss, adam(2e-3, CLIP_STEPS)),)), CLIP_STEPS, 64)
-    train_heads = trainer(heads, HEADS_STEPS, 64)
 
     def pretrain(source):
-        tree = {"params": {"image": train_tower({}, source).params["model"], "text": {"encoder": params}}}
-        return export(train_heads({"clip": tree}, source).params["model"], tree)
+        return {"params": {"image": train_tower({}, source).params["model"], "text": {"encoder": params}}}
 
     return pretrain
 
