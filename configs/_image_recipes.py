@@ -56,7 +56,8 @@ def resnet18(records, views, queue=4096, epochs=200, batch=512, rate=1.0, norm="
         "barlow": {"nets": {"project": {"dim": 2048, "hidden": 2048}}},
         "vicreg": {"nets": {"project": {"dim": 2048, "hidden": 2048}}},
         "cmc": {"nets": {"=image": {**LABS, "kind": "resnet", "depth": 18, "width": 0.5, "stem": image["stem"]}}},
-        "cpc": {"nets": {"=image": {**GRID, "kind": "resnet", "depth": 18, "width": 0.5, "patch": 16, "stride": 8}}},
+        "cpc": {"args": {"ahead": 2},  # of the three rows of patches that 32 pixels have
+                "nets": {"=image": {**GRID, "kind": "resnet", "depth": 18, "width": 0.5, "patch": 16, "stride": 8}}},
     }  # fmt: skip
     out = {"batch": batch, "every": {"log": 100, "save": 2000}}
     for name in METHODS:

@@ -295,15 +295,15 @@ PARTS = (  # method, nets, arguments
 
 def tiny(words) -> dict:
     """Sizes of tests."""
-    drawn = {"=image": {**CONV, "width": 4}}
+    two, drawn = {"steps": 2, "batch": 16}, {"=image": {**CONV, "width": 4}}
     trunks = {name: {"=image": SMALL[name]} if name in SMALL else drawn for name in METHODS}
     trunks |= {method_of(words): {"image": TINY_VIT}} if set(words) & set(VITS) else {}
     return {
         "batch": 16, "eval_batch": 32,
         "every": {"log": 1, "save": 2},
-        **{name: {"steps": 2, "nets": {**trunks[name], **nets}, "args": args} for name, nets, args in PARTS},
-        "linear": {"steps": 2}, "finetune": {"steps": 2},
-        "student": {"steps": 2, "args": {"queue": 32}, "nets": {"=image": {**CONV, "width": 2}}},
-        "distil": {"steps": 2, "nets": {"=image": {**CONV, "width": 2}}},
+        **{name: {**two, "nets": {**trunks[name], **nets}, "args": args} for name, nets, args in PARTS},
+        "linear": two, "finetune": two,
+        "student": {**two, "args": {"queue": 32}, "nets": {"=image": {**CONV, "width": 2}}},
+        "distil": {**two, "nets": {"=image": {**CONV, "width": 2}}},
         "=evals": {"knn": EVALS["knn"], "spectrum": {**EVALS["spectrum"], "views": 0}, "labels": {"every": 0, "reals": 16}},
     }  # fmt: skip

@@ -35,8 +35,12 @@ def pytest_configure(config):
         jax.config.update("jax_disable_most_optimizations", True)
 
 
-def pytest_collection_modifyitems(items):
-    """The file that takes longest first, so that all processes end at about the same time."""
+def pytest_collection_modifyitems(config, items):
+    """What is marked long is not slow, whatever else marks it. The file that takes longest comes first, so that all processes
+    end at about the same time."""
+    if config.option.markexpr == "slow":
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
     items.sort(key=lambda item: item.path.name != "test_every_gan.py")
 
 

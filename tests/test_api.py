@@ -102,7 +102,7 @@ def test_a_missing_source_is_refused_with_the_list_of_what_ships(tmp_path):
         api.load(str(tmp_path))
 
 
-@pytest.mark.slow  # compiles a stage of its own
+@pytest.mark.long  # compiles a stage of its own; the gate of DM-GAN runs the commands too
 def test_dm_gan_is_trained_drawn_from_and_scored_by_the_same_commands(tmp_path, workdir):
     argv = ("--config=configs/shapes.py:dmgan,tiny", f"--workdir={tmp_path / 'w'}", "--config.stages=('dmgan',)",
             f"--config.dmgan.frozen.damsm={workdir / 'damsm' / 'weights.safetensors'}", "--config.mesh.data=1")

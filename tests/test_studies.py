@@ -21,7 +21,8 @@ def shipped(name):
     return found, {variant: study.configured(found, variant, 0, pathlib.Path("w")) for variant in found["variants"]}
 
 
-@pytest.mark.parametrize("name", sorted({*STUDIES} - {"scenes", "vocabulary", *PICTURES}))  # those are of shapes alone
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*STUDIES} - {"flow", "scenes", "vocabulary", *PICTURES}))  # those are of shapes alone
 @pytest.mark.parametrize("other", ["configs/cub.py", "configs/coco.py:dfgan", "configs/emoji.py:small,quick"])
 def test_every_study_is_one_flag_away_from_other_data(name, other, tmp_path):
     found = study.load(f"configs/studies/{name}.py", other)
@@ -30,6 +31,7 @@ def test_every_study_is_one_flag_away_from_other_data(name, other, tmp_path):
     assert all(one["stages"][-1] == found["stage"] for one in plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_study_of_pictures_is_one_flag_away_from_other_data(name, tmp_path):
     first = shipped(name)[0]["config"].partition(":")[2].split(",")[0]

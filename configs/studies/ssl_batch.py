@@ -13,6 +13,11 @@ def batch(count):
     return {"last.batch": count, "last.steps": SEEN // count}
 
 
+def alone(method):
+    """SwAV without a queue, which must be a multiple of the batch."""
+    return {"last.args.queue": 0} if method == "swav" else {}
+
+
 def get_study():
     return {
         "title": "Batch and queue",
@@ -20,7 +25,7 @@ def get_study():
         "stage": "last",
         "seeds": (0, 1, 2),
         "variants": {
-            **{f"{method}_{n}": {"words": method, **batch(n)} for method in METHODS for n in BATCHES},
+            **{f"{method}_{n}": {"words": method, **batch(n), **alone(method)} for method in METHODS for n in BATCHES},
             **{f"queue_{n}": {"words": "moco_v2", **batch(64), "last.args.queue": n} for n in QUEUES},
         },
         "reference": "simclr_64",

@@ -37,7 +37,7 @@ PERMUTES, SUM = "collective-permute", "all-reduce"
     [
         pytest.param("ring", 8 * MIB, {PERMUTES, SUM}, marks=pytest.mark.slow),
         pytest.param("gather", 5 * GIB, {"all-gather", SUM}, marks=pytest.mark.slow),
-        pytest.param("ring jaccard", 24 * MIB, {PERMUTES, SUM}, marks=pytest.mark.slow),
+        pytest.param("ring jaccard", 24 * MIB, {PERMUTES, SUM}, marks=pytest.mark.long),
         pytest.param("ring pallas", 64 * MIB, {PERMUTES, SUM}, marks=pytest.mark.long),
     ],
 )
@@ -57,7 +57,7 @@ def test_who_holds_the_matrix_needs_a_thousand_times_more(door):
     assert not said["fits"] and said["needs"] > 1000 * measured("v5e:16x16", M, "ring")["memory"]["temporaries"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sixteen_million_pairs_on_256_chips():
     said = measured("v5e:16x16", 16 * M, "ring")
     assert said["fits"] and said["memory"]["temporaries"] <= GIB

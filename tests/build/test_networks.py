@@ -164,7 +164,7 @@ def test_the_torchvision_file_at_full_size(tmp_path):
     np.testing.assert_allclose(features, want, atol=1e-4 * float(np.abs(want).max()))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_fid_file_at_full_size(tmp_path):
     """The taps are those of the network that the file describes, by every protocol that reads it."""
     module, rng = Inception(count_pad=False, last_pool="max", classes=1008), np.random.default_rng(0)

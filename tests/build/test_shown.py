@@ -50,6 +50,7 @@ RULES = {  # protocol -> what its network sees, from u8[h, w, 3] and the side
     "tf": lambda x, side: (sampled(x, side, "left") - 128) / 128,
     "pt": lambda x, side: 2 * sampled(x, side, "centres") / 255 - 1,
     "clean": lambda x, side: 2 * pillow_floats(x, side, Image.Resampling.BICUBIC) / 255 - 1,
+    "keras": lambda x, side: 2 * pillow_floats(x, side, Image.Resampling.BILINEAR) / 255 - 1,
     "tv_legacy": lambda x, side: taken_for_normalised(sampled(x, side, "corners") / 255),
     "imagenet": lambda x, side: (np.float64(pillow(x, side, Image.Resampling.BILINEAR)) - 128) / 128,
     "effnet_lite0": lambda x, side: sampled(x, side, "centres"),  # it scales by itself

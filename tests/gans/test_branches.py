@@ -65,6 +65,7 @@ def apart():
     return task, state, frozen, batch, key
 
 
+@pytest.mark.slow
 def test_no_branch_teaches_another(apart):
     """Other pictures, texts and weights in branch 1: branch 0 learns what it learnt before."""
     task, state, frozen, batch, key = apart

@@ -52,6 +52,7 @@ def test_four_devices(world, one):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["attngan"], indirect=True, scope="session")
 def test_a_batch_that_devices_split_unevenly(kind):
     """Six rows on two devices: the discriminators' five wrong pairs and the rows of one branch do not divide."""
     nets = tiny.gan_nets(kind=kind)

@@ -253,7 +253,7 @@ def test_branches_of_equal_weights_have_the_shared_losses(world, one):
         np.testing.assert_allclose(got, one[player][0], rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_branches_of_their_own_teach_each_other_nothing_but_labels(world):
     frozen, batch, _, state = world
     key, task = jax.random.key(7), task_of(shared=False, scl=0.0)

@@ -234,8 +234,8 @@ def known(tree):
     return jax.tree.map(lambda x: x if np.abs(x).max(initial=0) > 1e-5 else np.zeros_like(x), tree)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow if kind == "ssagan" else pytest.mark.long)
+                                  for kind in TASKS])  # fmt: skip
 def test_eight_devices_take_the_step_of_one(kind):
     nets, batch = nets_of(kind), tiny.pairs(n=8)
     frozen = tiny.encoders(nets)

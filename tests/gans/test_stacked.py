@@ -23,7 +23,8 @@ def wide(tree):
 # ---- the plain step ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["attngan", pytest.param("dmgan", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["attngan", "dmgan"])
 def test_is_the_published_step(kind):
     """Three steps: parameters, average and statistics of a plain loop, to 1e-6 of each leaf's largest entry.
 

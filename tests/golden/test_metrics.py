@@ -135,6 +135,7 @@ SHOWN = {  # protocol of a published score -> (the resize of its code, levels as
     "tf": ("tf1_bilinear", lambda x: (x - 128) / 128),
     "pt": ("torch_bilinear", lambda x: 2 * x / 255 - 1),
     "clean": ("clean_bicubic_f32", lambda x: 2 * x / 255 - 1),
+    "keras": ("torch_bilinear_antialias", lambda x: 2 * x / 255 - 1),
     "tv_legacy": (
         "torch_bilinear_corners", lambda x: (x / 255 * [0.229, 0.224, 0.225] + [0.485, 0.456, 0.406] - 0.5) / 0.5,
     ),

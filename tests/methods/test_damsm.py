@@ -157,8 +157,8 @@ def test_eight_devices_have_the_terms_of_one(world):
         np.testing.assert_allclose(value, one[f"model/{name}"], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.long), pytest.param(4, marks=pytest.mark.long),
+                                     pytest.param(8, marks=pytest.mark.slow)])  # fmt: skip
 def test_any_number_of_devices(devices, world):
     batch, _, state, one = world
     assert_same_step(on_devices(devices, state, batch), one)

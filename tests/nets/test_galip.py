@@ -69,7 +69,8 @@ def test_prompts_go_to_the_blocks_that_the_text_reaches():
     assert made["params"]["prompts"]["kernel"].shape == (11, 64) and TAPS == (1, 4, 8)
 
 
-@pytest.mark.parametrize("dtype", [pytest.param(None, marks=pytest.mark.slow), jnp.bfloat16])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
 def test_generator_and_discriminator_around_a_tower_in_both_precisions(dtype):
     rng = np.random.default_rng(0)
     z, s = rng.standard_normal((2, 5)).astype(np.float32), rng.standard_normal((2, 6)).astype(np.float32)

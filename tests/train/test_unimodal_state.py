@@ -54,8 +54,8 @@ def trained(folder, name, steps, devices=1):
     return loop.train(run(folder, steps, task=task, **more))[0]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name == "moco3" else pytest.mark.slow)
+                                  for name in KINDS])  # fmt: skip
 def test_one_and_one_are_two_and_eight_devices_go_on_from_one(name, tmp_path):
     whole = trained(tmp_path / "one", name, 2)
     trained(tmp_path / "parts", name, 1)
