@@ -16,7 +16,7 @@ from supcon_jax.nets import inception
 
 SIZES = ((64, 64), (96, 128), (350, 420))  # enlarged, enlarged unevenly, shrunk
 SIDES = {name: 299 for name in inceptions.SEEN} | {"effnet_lite0": 96, "shapes_classifier": 40, "cub_ours": 75}
-FILES = dict.fromkeys(inceptions.SEEN, "fid_inception") | {"tv_legacy": "torchvision_inception"}
+FILES = dict.fromkeys(inceptions.SEEN, "fid_inception") | {"tv_legacy": "torchvision_inception", "keras": "keras_inception"}
 
 
 def sampled(picture, side, place):
