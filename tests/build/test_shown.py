@@ -143,7 +143,8 @@ def test_a_network_is_shown_what_its_protocol_says(name, stood_for):
                 off = np.abs(level - (128 * want + 128))
                 assert off.max() <= 1 and np.mean(off > 0) <= 0.005, (size, off.max(), np.mean(off > 0))
             else:
-                np.testing.assert_allclose(x, want, atol=1e-5 * np.ptp(want), err_msg=str(size))
+                near = 3e-5 if name == "keras" else 1e-5  # jax.image has its weights in float32
+                np.testing.assert_allclose(x, want, atol=near * np.ptp(want), err_msg=str(size))
 
 
 def test_no_two_rules_show_the_same():
