@@ -89,6 +89,7 @@ def section_of(name, net, batch):
     quick[of]["optim"] = {"model": wide[of]["optim"]["model"]}  # no probe
     if net == "resnet18":
         quick[of] |= {key: wide[of][key] for key in ("nets", "args")}
+        quick[of]["nets"]["image"]["groups"] = 1  # the peer's BatchNorm is of the whole batch
     quick[of]["args"]["size"] = quick["data"]["size"]
     if "recipe" in quick[of]["args"] and name == "swav":
         quick[of]["args"]["recipe"] = "swav_two"
