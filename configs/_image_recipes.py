@@ -3,7 +3,7 @@
 On the smaller sets all methods share network, optimiser and length (those of solo-learn and lightly, which differ little); what
 differs is how views are drawn, as solo-learn has it. The ImageNet recipes differ from the papers' in this:
     pictures are kept as the middle square at 256 px, and random crops are taken from that
-    SupCon: SimCLR's augmentation where the paper has AutoAugment, and SimCLR's linear stage (LARS's own is RMSProp)
+    SupCon: SimCLR's augmentation where the paper has AutoAugment, and SimCLR's linear stage (the paper's is RMSProp)
     CPC: layer norms in a ResNet v1, all four of its stages (the paper: v2, three)
     CompRess: SEED's optimiser
 """
@@ -33,11 +33,11 @@ OWN_VIEWS = {
 }  # fmt: skip
 
 
-def resnet18(records, views, queue=4096, epochs=200, batch=512, rate=1.0, norm="", **trunk):
+def resnet18(records, views, share=1.0, queue=4096, epochs=200, batch=512, rate=1.0, norm="", **trunk):
     """ResNet-18 for pictures of 32 to 144 pixels: SGD, so many epochs.
 
-    views: {method: recipe}. rate: of the linear stage (Khosla et al. 2020, arXiv 2004.11362: 5 on SupCon's features). norm: in
-    the place of the recipes' own.
+    views: {method: recipe}. share: of labels that a last stage is told, whose epochs are of those. norm: in the place of the
+    recipes' own. rate: of the linear stage (Khosla et al. 2020, arXiv 2004.11362: 5 on SupCon's features).
     """
     image = {**SMALL_RESNET, **trunk}
     steps, optim = records * epochs // batch, {"=model": SGD}
@@ -68,8 +68,10 @@ def resnet18(records, views, queue=4096, epochs=200, batch=512, rate=1.0, norm="
         out[name] = {"steps": steps, "optim": optim, "nets": own, "args": args}
     tuned = {**SGD, "lr": rate, "weight_decay": 0.0, "schedule": "steps", "milestones": (60, 75, 90), "decay": 0.2,
              "scale_by_batch": ""}  # fmt: skip
-    out["linear"] = {"steps": records * 100 // batch, "args": {"recipe": "crop_flip"}, "optim": {"=model": tuned}}
-    out["finetune"] = {"steps": records * 30 // batch, "args": {"recipe": "crop_flip"}}
+    known = share * records / batch
+    out["supervised"]["steps"] = int(known * epochs)
+    out["linear"] = {"steps": int(known * 100), "args": {"recipe": "crop_flip"}, "optim": {"=model": tuned}}
+    out["finetune"] = {"steps": int(known * 30), "args": {"recipe": "crop_flip"}}
     out["student"] = out["distil"] = {"steps": steps, "optim": optim, "nets": {"=image": {**image, "width": 0.5}}}
     return out
 
@@ -126,6 +128,8 @@ def imagenet(share=1.0, v2=False) -> dict:
     return {
         **{name: dict(found) for name, found in RECIPES.items()},
         "simclr": simclr,
+        "supervised": RECIPES["supervised"] | {"steps": int(share * RECIPES["supervised"]["steps"])},
+        "linear": second(4096, 90, NESTEROV, share),  # SimCLR's, on augmented pictures
         "finetune": second(1024, FEW.get(share, 60), tuned, share),
         "distil": recipe(4096, 400, v2_lars(400), image=image, args={"recipe": "crop_flip", "temperature": 1.0}),  # into itself
     }
@@ -196,7 +200,6 @@ RECIPES = {
         2048, 1000, lars(0.2, 2048, 1000, end=0.001), args={"recipe": "vicreg"},
         nets={"project": {"dim": 8192, "hidden": 8192}},
     ),
-    "linear": second(4096, 90, NESTEROV),  # SimCLR's, on augmented pictures
     "supervised": recipe(
         256, 90, {**STAIRS, "lr": 0.1, "milestones": (30, 60)}, image={"zero": False}, args={"recipe": "crop_flip"},
     ),

@@ -136,7 +136,6 @@ def get_config(word=""):
     return choose(c, word, presets(word.split(",")))
 
 
-
 EVALS = {
     "knn": {"every": 0, "on": ("h",), "k": 0, "temperature": 0.1},
     "linear": {"every": 0, "on": ("h",), "preset": "lbfgs", "sweep": 12, "steps": 500},
@@ -172,7 +171,7 @@ def presets(words) -> dict:
     asked = {"stages": (first, below, "distil"), below: encoder}
     asked = {"stages": ("supervised", "distil")} if below == "supervised" else asked
     return {
-        **alone, **second, **told, **sets(first), **VARIANTS,
+        **alone, **second, **told, **sets(first, share), **VARIANTS,
         "seed": taught, "compress": {**taught, "student": compress},
         "distil": {**asked, "distil": {"frozen": {"teacher": f"stage:{below}"}}},
         "imagenet": R.imagenet(share, "simclr_v2" in words),
@@ -200,12 +199,13 @@ def fixed(name, **args):
 # ---- data
 
 
-def sets(first) -> dict:
-    """Data sets by their words. first: the method, as SupCon's features take another rate of the linear stage."""
+def sets(first, share=1.0) -> dict:
+    """Data sets by their words. first: the method, as SupCon's features take another rate of the linear stage; share: of labels
+    that the last stage is told."""
     rate = 5.0 if first == "supcon" else 1.0
     cifar = {name: {
         "data": fixed("tfds", builder=name), "views": {"recipe": "cifar_symmetric"},
-        **R.resnet18(50_000, R.CIFAR_VIEWS, rate=rate, norm="cifar100" if name == "cifar100" else ""),
+        **R.resnet18(50_000, R.CIFAR_VIEWS, share, rate=rate, norm="cifar100" if name == "cifar100" else ""),
     } for name in ("cifar10", "cifar100")}  # fmt: skip
     return {
         "shapes": {},
@@ -219,12 +219,12 @@ def sets(first) -> dict:
         **cifar,
         "stl10": {
             "data": {**fixed("tfds", builder="stl10"), "train": "unlabelled", "size": 96}, "views": {"recipe": "simclr"},
-            **R.resnet18(100_000, R.OWN_VIEWS, rate=rate),
+            **R.resnet18(100_000, R.OWN_VIEWS, share, rate=rate),
         },
         "imagenette": {
             "data": {**fixed("tfds", builder="imagenette"), "test": "validation", "crop": "centre", "size": 144},
             "views": {"recipe": "simclr"},
-            **R.resnet18(9_469, R.OWN_VIEWS, epochs=800, batch=256, rate=rate, stem="imagenet"),
+            **R.resnet18(9_469, R.OWN_VIEWS, share, epochs=800, batch=256, rate=rate, stem="imagenet"),
         },
     }  # fmt: skip
 

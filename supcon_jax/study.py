@@ -157,7 +157,8 @@ def logged(folder: epath.Path) -> dict:
         return {}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = {name: value for line in lines for name, value in line.items()}
-    last["warnings"] = sum(line.get("warnings", 0) for line in lines)
+    if "warnings" in last:  # earlier runs did not count them
+        last["warnings"] = sum(line.get("warnings", 0) for line in lines)
     return {f"log/{name}": value for name, value in last.items() if isinstance(value, int | float)}
 
 

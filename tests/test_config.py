@@ -174,6 +174,16 @@ def test_few_labels_on_imagenet_take_epochs_of_those_labels():
             assert found["data"]["label_share"] == 1 and found["finetune"]["optim"]["model"]["name"] == "lars"
 
 
+def test_every_last_stage_takes_epochs_of_the_labels_it_is_told():
+    """Their stairs count in epochs of those: with steps of all labels they would be down at once."""
+    for words in ("supcon,cifar10,linear", "simclr,cifar10,finetune", "supervised,cifar10", "simclr,imagenet,linear",
+                  "simclr,imagenette,linear", "supervised,imagenet"):  # fmt: skip
+        whole, tenth = of_images(words), of_images(f"{words},ten_percent")
+        last = whole["stages"][-1]
+        assert tenth[last]["steps"] == pytest.approx(whole[last]["steps"] / 10, abs=1) and tenth["stages"] == whole["stages"]
+        assert all(tenth[name]["steps"] == whole[name]["steps"] for name in whole["stages"][:-1])
+
+
 def test_views_are_those_of_the_method():
     """What da Costa et al. 2022 (arXiv 2108.01775) use at 32 px, the papers' own on ImageNet."""
     wanted = {
