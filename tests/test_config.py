@@ -201,7 +201,8 @@ def test_views_are_those_of_the_method():
 def test_imagenet_is_measured_as_published():
     found = of_images("supcon,imagenet,linear")
     assert (found["evals"]["knn"]["k"], found["evals"]["knn"]["temperature"]) == (200, 0.07)
-    assert (found["data"]["crop"], found["data"]["size"], found["linear"]["args"]["recipe"]) == ("centre", 256, "crop_flip")
+    assert [found["data"][key] for key in ("crop", "size", "middle")] == ["centre", 256, 0.875]
+    assert found["linear"]["args"]["recipe"] == "crop_flip"
     assert found["supcon"]["optim"]["model"]["weight_decay"] == 1e-3
     assert found["student"]["args"]["recipe"] == "moco_v2" and found["student"]["args"]["queue"] == 65536
 
