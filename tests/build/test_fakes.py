@@ -60,7 +60,7 @@ def save(folder, images, lines=()):
 def scored(tmp_path_factory):
     """(numbers of the generator, lines and numbers of its pictures in a folder, work folder, folder)."""
     folder = tmp_path_factory.mktemp("fakes")
-    shutil.copytree(runs.shapes(), folder / "w", ignore=shutil.ignore_patterns("checkpoints", "profile", "samples"))
+    shutil.copytree(runs.shapes(), folder / "w", ignore=shutil.ignore_patterns("checkpoints", "samples"))
     workdir, patch = folder / "w", pytest.MonkeyPatch()
     patch.setattr(evaluations, "DRAWS", DRAWS)
     config = plain(**{"networks.clip": str(own_file(folder / "clip.safetensors", WIDE))})
