@@ -33,11 +33,12 @@ OWN_VIEWS = {
 }  # fmt: skip
 
 
-def resnet18(records, views, share=1.0, queue=4096, epochs=200, batch=512, rate=1.0, norm="", **trunk):
+def resnet18(records, views, share=1.0, queue=4096, epochs=200, batch=512, rate=1.0, norm="", labelled=0, **trunk):
     """ResNet-18 for pictures of 32 to 144 pixels: SGD, so many epochs.
 
     views: {method: recipe}. share: of labels that a last stage is told, whose epochs are of those. norm: in the place of the
-    recipes' own. rate: of the linear stage (Khosla et al. 2020, arXiv 2004.11362: 5 on SupCon's features).
+    recipes' own. rate: of the linear stage (Khosla et al. 2020, arXiv 2004.11362: 5 on SupCon's features). labelled: records
+    of the split that a last stage reads, if it is another one.
     """
     image = {**SMALL_RESNET, **trunk}
     steps, optim = records * epochs // batch, {"=model": SGD}
@@ -68,7 +69,7 @@ def resnet18(records, views, share=1.0, queue=4096, epochs=200, batch=512, rate=
         out[name] = {"steps": steps, "optim": optim, "nets": own, "args": args}
     tuned = {**SGD, "lr": rate, "weight_decay": 0.0, "schedule": "steps", "milestones": (60, 75, 90), "decay": 0.2,
              "scale_by_batch": ""}  # fmt: skip
-    known = share * records / batch
+    known = share * (labelled or records) / batch
     out["supervised"]["steps"] = int(known * epochs)
     out["linear"] = {"steps": int(known * 100), "args": {"recipe": "crop_flip"}, "optim": {"=model": tuned}}
     out["finetune"] = {"steps": int(known * 30), "args": {"recipe": "crop_flip"}}

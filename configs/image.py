@@ -48,8 +48,8 @@ def get_config(word=""):
         return {"recipe": c.views.get_oneway_ref("recipe"), "change": (), "size": c.data.get_oneway_ref("size"), "norm": ""}
 
     def labels():
-        """What a last stage is told, in the place of config.data's."""
-        return {"label_share": c.data.get_oneway_ref("label_share"), "only_labelled": True}
+        """What a last stage reads and is told, in the place of config.data's."""
+        return {name: c.data.get_oneway_ref(name) for name in ("train", "label_share")} | {"only_labelled": True}
 
     def method(name, args, nets, **more):
         """One method at the sizes of two CPU cores; every one has an online probe."""
@@ -133,7 +133,7 @@ def get_config(word=""):
         optim={"model": dict(ADAM), "probe": dict(PROBE)}, frozen={"teacher": ""},
     )  # fmt: skip
     c.evals = {name: dict(EVALS[name]) for name in ("knn", "linear", "spectrum", "labels")}
-    return choose(c, word, presets(word.split(",")))
+    return choose(c, word, presets(word.split(","), c.data.get_oneway_ref("root")))
 
 
 EVALS = {
@@ -156,8 +156,9 @@ TINY_VIT = {"width": 8, "depth": 1, "heads": 2}
 PATCHES = {"imagenet": 16, "imagenette": 8, "stl10": 8, "folder": 8}  # pixels; 4 elsewhere
 
 
-def presets(words) -> dict:
-    """What each word changes. words: all that are given, as a second stage follows the method among them, and sizes the set."""
+def presets(words, root="") -> dict:
+    """What each word changes. words: all that are given, as a second stage follows the method among them, and sizes the set;
+    root: of the set."""
     first = method_of(words)
     share = next((SHARES[word] for word in words if word in SHARES), 1.0)
     alone = {name: {"stages": (name,)} for name in METHODS}
@@ -171,7 +172,7 @@ def presets(words) -> dict:
     asked = {"stages": (first, below, "distil"), below: encoder}
     asked = {"stages": ("supervised", "distil")} if below == "supervised" else asked
     return {
-        **alone, **second, **told, **sets(first, share), **VARIANTS,
+        **alone, **second, **told, **sets(first, share, root), **VARIANTS,
         "seed": taught, "compress": {**taught, "student": compress},
         "distil": {**asked, "distil": {"frozen": {"teacher": f"stage:{below}"}}},
         "imagenet": R.imagenet(share, "simclr_v2" in words),
@@ -199,9 +200,9 @@ def fixed(name, **args):
 # ---- data
 
 
-def sets(first, share=1.0) -> dict:
+def sets(first, share=1.0, root="") -> dict:
     """Data sets by their words. first: the method, as SupCon's features take another rate of the linear stage; share: of labels
-    that the last stage is told."""
+    that the last stage is told; root: of the set."""
     rate = 5.0 if first == "supcon" else 1.0
     cifar = {name: {
         "data": fixed("tfds", builder=name), "views": {"recipe": "cifar_symmetric"},
@@ -217,16 +218,25 @@ def sets(first, share=1.0) -> dict:
         },
         "folder": {"data": {**fixed("image_folder"), "crop": "centre", "size": 64}, "views": {"recipe": "simclr"}},
         **cifar,
-        "stl10": {
-            "data": {**fixed("tfds", builder="stl10"), "train": "unlabelled", "size": 96}, "views": {"recipe": "simclr"},
-            **R.resnet18(100_000, R.OWN_VIEWS, share, rate=rate),
-        },
+        "stl10": stl10(first, share, rate, root),
         "imagenette": {
             "data": {**fixed("tfds", builder="imagenette"), "test": "validation", "crop": "centre", "size": 144},
             "views": {"recipe": "simclr"},
             **R.resnet18(9_469, R.OWN_VIEWS, share, epochs=800, batch=256, rate=rate, stem="imagenet"),
         },
     }  # fmt: skip
+
+
+def stl10(first, share, rate, root) -> dict:
+    """Pretraining on the unlabelled split, probes, last stages and methods that learn labels on the labelled one."""
+    taught = first in ("supcon", "supervised")
+    own = {**fixed("tfds", builder="stl10"), "size": 96}
+    probe = {"name": "tfds", "root": root, "train": "train", "test": "test", "=args": {"builder": "stl10"}}
+    found = R.resnet18(5_000 if taught else 100_000, R.OWN_VIEWS, share, rate=rate, labelled=5_000)
+    if not taught:
+        own |= {"train": "unlabelled", "probe": probe}
+        found |= {name: {**found[name], "data": {"train": "train"}} for name in ("linear", "finetune")}
+    return {"data": own, "views": {"recipe": "simclr"}, **found}
 
 
 # ---- what changes a method

@@ -198,6 +198,21 @@ def test_views_are_those_of_the_method():
     assert [of_images(f"{name},cifar10")[name]["nets"]["image"]["groups"] for name in ("moco_v1", "pcl", "byol")] == [8, 8, 1]
 
 
+def test_stl10_is_trained_without_labels_and_probed_with_them():
+    """Its unlabelled split has -1 everywhere: whatever learns or measures labels reads the labelled one, whose epochs are of
+    5,000 pictures."""
+    found = config.plain(config.override(config.load("configs/image.py:byol,stl10,linear,ten_percent"), {"data.root": "/sets"}))
+    assert found["data"]["train"] == "unlabelled" and found["byol"]["steps"] == 100_000 * 200 // 512
+    probe = {"name": "tfds", "root": "/sets", "train": "train", "test": "test", "args": {"builder": "stl10"}}
+    assert found["data"]["probe"] == probe
+    assert found["linear"]["data"] == {"train": "train", "label_share": 0.1, "only_labelled": True}
+    assert found["linear"]["steps"] == 500 * 100 // 512
+    for name in ("supcon", "supervised"):
+        alone = of_images(f"{name},stl10")
+        assert (alone["data"]["train"], alone["data"]["probe"]["name"]) == ("train", "")
+        assert alone[name]["steps"] == 5000 * 200 // 512
+
+
 def test_imagenet_is_measured_as_published():
     found = of_images("supcon,imagenet,linear")
     assert (found["evals"]["knn"]["k"], found["evals"]["knn"]["temperature"]) == (200, 0.07)

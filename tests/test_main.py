@@ -94,6 +94,7 @@ def test_what_changes_no_result_may_change(workdir, setting):
     assert runs.command(TINY, f"--workdir={workdir}", f"--config.{setting}")[0] == 0
 
 
+@pytest.mark.slow
 def test_eval_mode_tells_the_numbers_of_the_end_again(workdir):
     code, out = runs.command(TINY, f"--workdir={workdir}", "--mode=eval")
     assert code == 0

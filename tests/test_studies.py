@@ -46,7 +46,7 @@ def test_a_variant_of_another_method_is_scored_by_its_own_last_stage(tmp_path):
     stages = {name: study.configured(found, name, 0, tmp_path) for name in found["variants"]}
     assert list(stages["scratch_1"]["stages"]) == ["supervised"]
     assert list(stages["finetune_1"]["stages"]) == ["simclr", "finetune"]
-    assert stages["linear_10"]["linear"]["data"] == {"label_share": 0.1, "only_labelled": True}
+    assert stages["linear_10"]["linear"]["data"] == {"train": "train", "label_share": 0.1, "only_labelled": True}
     assert stages["linear_10"]["data"]["label_share"] == 1  # the pretraining sees all pictures
     before = {config.digest(stage.depends(one, "simclr")) for name, one in stages.items() if "scratch" not in name}
     assert len(before) == 1  # so it is made once

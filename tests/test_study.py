@@ -213,6 +213,7 @@ def called(folder, *more, changes=()):
     return study.cli([f"--study={file}", f"--workdir={folder / 'w'}", *more])
 
 
+@pytest.mark.slow
 def test_runs_of_equal_seed_and_first_stage_share_it(tmp_path, trained):
     pytest.importorskip("matplotlib")
     assert called(tmp_path, changes=DRAWN) == 0

@@ -152,7 +152,7 @@ def open_probe(options: dict, seed: int, skipped: epath.Path | None) -> Data | N
     if not options["probe"]["name"]:
         return None
     train, test = (dataclasses.replace(one, captions=None) for one in splits(options["probe"], "data.probe"))
-    if train.labels is None or test.labels is None or train.labels.ndim == 2:
+    if not train.labelled or not test.labelled or train.labels.ndim == 2:
         raise UserError(f"config.data.probe.name={options['probe']['name']!r}: a set with one label for each record is needed")
     return Data(train, train, test, None, options | {"partner": "none"}, seed, skipped)
 

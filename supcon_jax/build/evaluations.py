@@ -247,8 +247,8 @@ def build(context: Context) -> tuple[Evaluation, ...]:
             network(wanted, context.config["networks"])
         if name in representations.EVALS:
             representations.check(context, name, options)
-        if name == "labels" and (context.data.probe or context.data).test.labels is None:
-            raise UserError(f"config.evals.labels reads labels, and the records of {context.data.test.name} have none")
+        if name == "labels":
+            representations.with_labels("config.evals.labels", representations.data_of(context).test)
         if name == "matching" and context.makes:
             encoders(context.config["networks"])
         out.append(Evaluation(name, options["every"], functools.partial(measured, function, context, options)))

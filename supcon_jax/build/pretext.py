@@ -159,8 +159,8 @@ def with_probe(task: core.Task, config: dict, name: str, data, about: core.About
     if options is None:
         return task
     of = data.probe or data
-    if of.train.labels is None or not of.classes:
-        had = f"{of.train.name} has none"
+    if not of.train.labelled or not of.classes:
+        had = f"{of.train.name}/{of.train.split} has none"
         raise UserError(f"config.{name}.optim.probe learns labels, and {had}: name a labelled set in config.data.probe")
     tx = optim.optimiser(options, steps=about.steps, epoch=about.epoch, batch=config[name]["batch"])
     return probed(task, tx, of.classes)

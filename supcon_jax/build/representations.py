@@ -53,6 +53,16 @@ def data_of(context):
     return context.data.probe or context.data
 
 
+def with_labels(reads: str, *splits) -> None:
+    """Raises UserError: what `reads` labels is given a split without any."""
+    for one in splits:
+        if not one.labelled:
+            raise UserError(
+                f"{reads} reads labels, and the records of {one.name}/{one.split} have none: name a labelled set in "
+                "config.data.probe"
+            )
+
+
 def check(context, name, options) -> None:
     """Whether an evaluation can be made, before the training. Raises UserError: it cannot; the line says what to do."""
     where = f"config.evals.{name}"
@@ -67,8 +77,8 @@ def check(context, name, options) -> None:
         raise UserError(f"{where}.kinds: {', '.join(sorted(unknown))} not known; use some of {', '.join(corrupt.KINDS)}")
     data = data_of(context)
     labels = [data.train.labels, data.test.labels]
-    if name != "spectrum" and any(found is None for found in labels):
-        raise UserError(f"{where} reads labels, and the records of {data.test.name} have none")
+    if name != "spectrum":
+        with_labels(where, data.train, data.test)
     if name in SINGLE and any(found.ndim > 1 for found in labels):
         raise UserError(
             f"{where} reads one label of each record, and those of {data.test.name} have several; use knn or linear"

@@ -104,7 +104,7 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
 
 
 def told_labels(config: dict, name: str) -> dict:
-    """The config as the stage `name` reads its data: config.STAGE.data says which labels that stage alone is told."""
+    """The config as the stage `name` reads its data: config.STAGE.data says which split, and which labels it is told."""
     return {**config, "data": {**config["data"], **config[name].get("data", {})}}
 
 

@@ -45,6 +45,11 @@ class Source:
     def __len__(self):
         return len(self.keys)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether any record has a label."""
+        return self.labels is not None and bool((self.labels >= (self.labels.ndim == 2)).any())
+
     def __post_init__(self):
         where, records = f"{self.name}/{self.split}", len(self.keys)
         if not records:

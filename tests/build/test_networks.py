@@ -89,6 +89,7 @@ def bird_file(path, classes=("a", "b", "c"), data="cub", net=BIRD):
     return module, tree
 
 
+@pytest.mark.slow
 def test_our_own_judge_of_birds(tmp_path):
     module, tree = bird_file(tmp_path / "weights.safetensors")
     found = networks.network("cub_ours", {"cub_ours": str(tmp_path / "weights.safetensors")})

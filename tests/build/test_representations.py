@@ -155,12 +155,13 @@ def test_what_cannot_be_is_refused_before_the_training(tmp_path, case):
         evaluations.build(context(tmp_path, {name: {"every": 0, **options}}, several=several))
 
 
-def test_records_without_labels_have_a_spectrum_alone(tmp_path):
+@pytest.mark.parametrize("labels", [None, -1])
+def test_records_without_labels_have_a_spectrum_alone(tmp_path, labels):
+    """A set without labels, and a split none of whose records has one: neighbours would all be of no class."""
     bare = data()
-    for source in (bare.train, bare.test):
-        object.__setattr__(source, "labels", None)
+    object.__setattr__(bare.train, "labels", labels and np.full(len(bare.train), labels))
     evaluations.build(context(tmp_path, {"spectrum": {"every": 0}}, data=bare))
-    with pytest.raises(UserError, match="config.evals.knn reads labels, and the records of toys have none"):
+    with pytest.raises(UserError, match="config.evals.knn reads labels, and the records of toys/train have none: name"):
         evaluations.build(context(tmp_path, {"knn": {"every": 0}}, data=bare))
 
 

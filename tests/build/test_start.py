@@ -25,6 +25,7 @@ def original(tmp_path_factory):
     return at / "w", gen, discs
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_them_and_goes_on_without(original, tmp_path):
     place, gen, discs = original
     told = {"damsm": {"nets": CONFIG["damsm"]["nets"], "vocab": VOCAB.plain()}}

@@ -44,6 +44,7 @@ def test_all_penalties_of_a_sweep_are_solved():
         np.testing.assert_allclose(b[i] - b[i].mean(), level, atol=2e-3 * max(1e-3, np.abs(level).max()))
 
 
+@pytest.mark.slow
 def test_heads_of_a_sweep_are_those_of_single_fits(monkeypatch):
     """Of penalties in parts, too; of rates: the same batches and first weights for all."""
     values, few = np.array([1e-3, 0.1, 10.0]), (np.float32(X[:60]), np.int32(Y[:60]))

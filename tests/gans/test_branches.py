@@ -81,6 +81,7 @@ def test_no_branch_teaches_another(apart):
             assert max(np.abs(x).max() for x in jax.tree.leaves(old)) > 1e-2
 
 
+@pytest.mark.slow
 def test_equal_weights_make_the_shared_losses_of_a_one_stage_gan(apart):
     task, state, frozen, batch, key = apart
     single = {name: jax.tree.map(lambda x: x[0], getattr(state, name)) for name in ("params", "stats")}

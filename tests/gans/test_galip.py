@@ -167,6 +167,7 @@ def stage_one():
     return {kind: jnp.asarray(rng.standard_normal((EMBED, 3)), jnp.float32) for kind in ("image", "text")}
 
 
+@pytest.mark.slow
 def test_without_the_label_term_stage_one_s_heads_are_not_in_the_program(world):
     """Both losses, traced around CLIP with heads and without: one program, so the same numbers to the last bit. With the
     label term the generator's are two."""
@@ -221,6 +222,7 @@ def heads(world):
     return lambda one, two: go(one, two, frozen, single)
 
 
+@pytest.mark.slow
 def test_heads(world, heads):
     state = world[3]
     loud = state.replace(memory={"ema": jax.tree.map(lambda x: 9 * x, state.memory["ema"])})

@@ -105,6 +105,7 @@ def test_terms_are_those_of_the_double_loops(labels, scene):
     assert total == pytest.approx(5 * damsm + 0.2 * want["scl"], rel=2e-5)
 
 
+@pytest.mark.slow
 def test_the_other_terms_take_the_place_of_the_label_term(scene):
     """Each from the codes of fakes, texts and real pictures of all rows; texts and real pictures are constants."""
     batch, words, sentence = scene[2], *(np.asarray(x, np.float64) for x in scene[4:6])

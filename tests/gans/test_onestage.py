@@ -209,6 +209,7 @@ def test_branches_as_one_batch_are_two_calls(world):
 # ---- precision, devices -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["dfgan", pytest.param("ssagan", marks=pytest.mark.long)], indirect=True, scope="module")
 def test_the_penalty_stays_in_float32(world):
     """With a discriminator in half precision the hinge moves by per mille, the penalty not at all."""

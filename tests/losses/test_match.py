@@ -234,6 +234,7 @@ def test_late_interaction(mean, devices):
     np.testing.assert_allclose(value, want, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_words_through_a_door_never_hold_the_matrix():
     def memory(n, sums):
         def loss(regions, words):

@@ -129,6 +129,7 @@ def test_zero_weight_is_one_program_whatever_the_term(world):
     assert jax.tree.structure(shapes["params"]) == jax.tree.structure(state.params)
 
 
+@pytest.mark.slow
 def test_multi_hot_and_unlabelled(world):
     _, _, state, _ = world
     batch = tiny.pairs(multi=True)
@@ -148,6 +149,7 @@ def test_multi_hot_and_unlabelled(world):
     assert metrics["image_image"] == pytest.approx(want, rel=5e-5) and want > 0
 
 
+@pytest.mark.slow
 def test_eight_devices_have_the_terms_of_one(world):
     """Without gradients: these are compared where whole steps are."""
     batch, _, state, (_, one) = world

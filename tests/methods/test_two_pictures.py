@@ -48,6 +48,7 @@ def test_pairs_that_mean_nothing_are_made_within_one_view(method, monkeypatch):
     assert np.abs(mixed - own).max() > 0.1
 
 
+@pytest.mark.slow
 def test_features_are_handed_out_as_they_were_learned():
     net, x = ConvTrunk(4, 2), PICTURES[:, 0]
     v = on_host(net.init, KEY, jnp.zeros((1, 12, 12, 3)))

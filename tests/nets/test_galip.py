@@ -94,6 +94,7 @@ def test_generator_and_discriminator_around_a_tower_in_both_precisions(dtype):
     assert np.isfinite(image).all() and np.isfinite(logits).all()
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_generator_through_the_frozen_tower():
     """The prompts matter only through CLIP: a tower that ignores them leaves them without a gradient."""
     z, s = np.ones((1, 5), np.float32), np.ones((1, 6), np.float32)

@@ -55,6 +55,7 @@ def test_small_gives_eight_by_eight_regions(variables, picture, codes):
     np.testing.assert_allclose(half[1], code, atol=0.05 * np.abs(code).max())
 
 
+@pytest.mark.slow
 def test_frozen_lets_only_the_heads_learn(variables, picture):
     def loss(params, picture, net):
         state = {"params": params, "batch_stats": variables["batch_stats"]}
