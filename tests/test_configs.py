@@ -171,7 +171,7 @@ def check_traced(plain, part, made):
 
 # what between them covers every label mode and number of branches, with the term and without; full-size ones are below
 TRACED = ("shapes:classifier",)
-SLOWLY = ("folder:multi,tiny", "cub:plain,tiny", "cub:dfgan,tiny", "shapes:plain,ssagan,tiny")
+SLOWLY = ("cub:plain,tiny", "cub:dfgan,tiny", "shapes:plain,ssagan,tiny")
 
 
 def marked(word, traced=False):
@@ -206,7 +206,7 @@ def test_a_step_of_each_kind_can_be_traced(preset, roots, tmp_path, monkeypatch)
 
 
 FULL_SIZE = [preset for preset in PRESETS if preset not in TRACED and not preset.endswith("tiny")]
-PUBLISHED = ("cub:dmgan", "cub:ssagan", "cub:galip", "cub:classifier", "coco:")
+PUBLISHED = ("cub:ssagan", "cub:galip", "cub:classifier", "coco:")
 
 
 # at full size, cub's networks as coco's; tiny ones differ by sizes alone, and those of test_end_to_end.py are run

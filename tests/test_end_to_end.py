@@ -31,7 +31,7 @@ RUNS = {
     "folder, several labels": ("configs/folder.py:multi,tiny", "folder multi", ()),
     "emoji": ("configs/emoji.py:tiny", "emoji", ("--config.data.args.uses=1", "--config.data.args.test=2")),
 }
-LONG = ("cub, one stage", "folder, one label, label head", "folder, no labels", "folder, several labels", "emoji")
+LONG = ("cub", "cub, one stage", "folder, one label, label head", "folder, no labels", "folder, several labels", "emoji")
 
 
 def check_run(path, root, folder, caplog, capsys, *more):

@@ -151,7 +151,7 @@ def test_without_files_the_usual_networks_stand_for_them_in_shape(tmp_path, monk
     assert trees == about == {}
 
 
-@pytest.mark.slow  # it compiles both stages and EfficientNet's gradient
+@pytest.mark.long  # it compiles both stages and EfficientNet's gradient
 def test_both_stages_on_pretrained_encoders_end_to_end(tmp_path, minilm, effnet, capsys):
     """Stage 1 with fixed trunks, the GAN behind it, and the weights put to use: the trunks are in the files as they were."""
     argv = ("--config=configs/emoji.py:tiny,effnet,minilm", f"--workdir={tmp_path / 'w'}", "--config.mesh.data=1",

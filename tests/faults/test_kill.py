@@ -130,6 +130,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits(tmp_path, job, whole
     assert said(workdir).count(f"{first}: finished before ({job.steps} steps), skipped") == 2
 
 
+@pytest.mark.long  # a signal to one of two processes is in test_hosts.py, one to a small loop in train/test_loop.py
 def test_sigterm_saves_at_once_and_the_same_command_goes_on(tmp_path, job, whole):
     workdir, (_, second) = tmp_path / "run", job.stages
     assert killed(workdir, job, reached(second, job.steps // 3), signal.SIGTERM) != 0

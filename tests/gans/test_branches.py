@@ -30,6 +30,7 @@ def losses(task):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", tiny.DMGAN_BY_HAND, indirect=True, scope="session")
 def test_equal_weights_make_the_shared_step_of_the_stacked_gans(world, one):
     """Losses and, up to their mean, statistics of both players; the generator answers discriminators that have moved."""
     nets, frozen, batch, _, state, _ = world

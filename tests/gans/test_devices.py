@@ -41,6 +41,7 @@ def assert_same_step(got, want, rtol=1e-5, grad_rtol=2e-4):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", tiny.DMGAN_BY_HAND, indirect=True, scope="session")
 def test_eight_devices(eight, one):
     assert_same_step(eight[0], one)
 
@@ -96,6 +97,7 @@ def test_players_share_the_fakes(world):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", tiny.DMGAN_BY_HAND, indirect=True, scope="session")
 def test_no_device_gathers_the_pictures(eight):
     """What a device gathers is codes, labels and keys of the sums, never the rows of a convolution."""
     gathered = re.findall(r"= \(?\w+\[([\d,]*)\][^=]* all-gather(?:-start)?\(", eight[1])

@@ -176,6 +176,7 @@ def without_term():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", tiny.DMGAN_BY_HAND, indirect=True, scope="session")
 def test_zero_weight_is_the_program_without_the_term(world, monkeypatch):
     nets, frozen, batch, _, state, _ = world
 
@@ -217,6 +218,7 @@ def losses_of(task, state, frozen, batch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", tiny.DMGAN_BY_HAND, indirect=True, scope="session")
 def test_branches_add_and_share_noise(world):
     """With one noise for both, two branches are two single ones: losses add, BatchNorm averages are their mean."""
     nets, frozen, batch, _, state, _ = world

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from supcon_jax import core
 from supcon_jax.core import About
@@ -20,6 +21,7 @@ from supcon_jax.ops.sharded import gather
 from supcon_jax.shard import data_mesh
 
 KINDS = {"attngan": attngan, "dmgan": dmgan}
+DMGAN_BY_HAND = ("attngan", pytest.param("dmgan", marks=pytest.mark.long))  # kinds, of tests that compile much
 DIM, WORDS, VOCAB, Z, COND, SIZES = 8, 5, 23, 6, 4, (8, 16)
 
 

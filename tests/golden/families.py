@@ -9,10 +9,11 @@ MODULES = {"attngan_d64", "attngan_d128", "attngan_d256", "attngan_g", "attngan_
 
 # those whose gradients take ten seconds or more: plain runs compare their outputs alone
 DEEP = {"attngan_d256", "attngan_g", "damsm_cnn_inception_w16", "dfgan_d_magp", "dmgan_g", "fid_inception_w16",
-        "galip_d_magp", "galip_g", "openai_clip_rn", "simsiam_resnet18_w16", "ssagan_d_magp", "ssagan_g",
-        "supcon_resnet18_w16", "tv_resnet18_w8", "tv_resnet50_w16"}
+        "galip_d_magp", "galip_g", "openai_clip_rn", "ssagan_d_magp", "ssagan_g", "supcon_resnet18_w16",
+        "tv_resnet18_w8", "tv_resnet50_w16"}
 QUICK = {"attngan_g", "tv_resnet18_w8"}  # of these, in plain runs
-BY_HAND = {"supcon_resnet50_w16"}  # the trunk of tv_resnet50_w16, the stem and head of supcon_resnet18_w16
+# gradients of the trunks of tv_resnet50_w16 and supcon_resnet18_w16 under other heads; slow runs see the second one's outputs
+BY_HAND = {"supcon_resnet50_w16", "simsiam_resnet18_w16"}
 LIGHT = MODULES - DEEP - BY_HAND
 # no convolution: of the others' outputs in float32 plain runs see those of DEEP
 TOKENS = {"attngan_rnn_gru", "attngan_rnn_lstm", "byol_mlp_head", "hf_bert_tiny", "hf_clip_tiny", "hf_vit_tiny",

@@ -193,7 +193,7 @@ def test_outputs_of_deep_ones(case):
     check_outputs(case)
 
 
-@pytest.mark.golden("fid_inception_w16", kept="slow")  # its file has outputs alone
+@pytest.mark.golden("fid_inception_w16", "simsiam_resnet18_w16", kept="slow")  # the first file has outputs alone
 def test_outputs_of_other_deep_ones(case):
     check_outputs(case)
 
