@@ -39,7 +39,7 @@ from supcon_jax.ops.rows import dense
 from supcon_jax.views.image import signed
 
 SIDE, WORDS, RECORDS, HELD = 16, 12, 4096, 512
-CLIP_STEPS, STEPS = 300, 300
+CLIP_STEPS, STEPS = 200, 200
 LEAST, MOST = 35.0, 25.0  # percent of colours right, of GALIP and of its twin
 
 
