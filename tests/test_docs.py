@@ -9,6 +9,7 @@ DOCS = pathlib.Path(__file__).parent.parent / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if ">>>" in page.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(page):
     failed, tried = doctest.testfile(str(page), module_relative=False, verbose=False)

@@ -91,6 +91,7 @@ def test_importing_the_package_is_light():
     assert said.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_no_word_of_tensorflow_is_needed():
     """Every module imports while tensorflow is blocked."""
     import subprocess

@@ -29,6 +29,7 @@ def test_a_head_of_no_layers_passes_features_through(head):
     np.testing.assert_array_equal(nets_of(head, 0)["project"].apply({}, x), x)
 
 
+@pytest.mark.slow
 def test_simclr_learns_without_a_head():
     about = core.About(8, 2, None, 2, 1, dense, None)
     task = simclr(nets_of("simclr_head", 0), {"model": SGD}, about, recipe="shapes", size=8, temperature=0.5)

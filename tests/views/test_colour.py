@@ -101,7 +101,7 @@ def test_black_gray_and_white_have_no_hue(level):
         np.testing.assert_allclose(values(colour.saturation(p, jnp.array([1.9]), flavour)), [level] * 3, atol=1e-6)
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", [pytest.param("tv", marks=pytest.mark.slow), *FLAVOURS[1:]])
 def test_random_order_is_one_after_the_other(flavour):
     """All 24 orders at once, each picture with its own, against the four functions in turn."""
     orders = np.array(list(itertools.permutations(range(4))), np.int32)
