@@ -17,6 +17,8 @@ GRID = {"net": "patch_grid", "kind": "conv", "depth": 3, "width": 32, "patch": 8
 LABS = {"net": "lab_trunk", "kind": "conv", "depth": 3, "width": 16, "stem": "small", "zero": False, "groups": 1}
 QUEUED = ("moco_v1", "moco_v2", "pcl")  # a query must not share the statistics of BatchNorm with its key
 
+PROBE = {"lr": 3e-3}  # of long runs on many features
+
 # ---- ResNet-18
 
 SGD = {"name": "sgd", "lr": 0.12, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "schedule": "cosine", "warmup": 0,
@@ -66,14 +68,16 @@ def resnet18(records, views, share=1.0, queue=4096, epochs=200, batch=512, rate=
         own = {"=image": {**image, "groups": 8 if name in QUEUED else 1}, **more.get("nets", {})}
         args = {"norm": "" if name == "cmc" else norm, **more.get("args", {})}
         args |= {"recipe": views[name]} if name in views else {}
-        out[name] = {"steps": steps, "optim": optim, "nets": own, "args": args}
+        probe = {} if name == "supervised" else {"probe": PROBE}
+        out[name] = {"steps": steps, "optim": optim | probe, "nets": own, "args": args}
     tuned = {**SGD, "lr": rate, "weight_decay": 0.0, "schedule": "steps", "milestones": (60, 75, 90), "decay": 0.2,
              "scale_by_batch": ""}  # fmt: skip
     known = share * (labelled or records) / batch
     out["supervised"]["steps"] = int(known * epochs)
     out["linear"] = {"steps": int(known * 100), "args": {"recipe": "crop_flip"}, "optim": {"=model": tuned}}
-    out["finetune"] = {"steps": int(known * 30), "args": {"recipe": "crop_flip"}}
-    out["student"] = out["distil"] = {"steps": steps, "optim": optim, "nets": {"=image": {**image, "width": 0.5}}}
+    out["finetune"] = {"steps": int(known * 30), "args": {"recipe": "crop_flip"}, "optim": {"model": {"lr": 1e-3}}}
+    out["distil"] = {"steps": steps, "optim": optim, "nets": {"=image": {**image, "width": 0.5}}}
+    out["student"] = {**out["distil"], "optim": optim | {"probe": PROBE}}
     return out
 
 
@@ -86,11 +90,12 @@ def lars(lr, batch, epochs, **more):
     return {**plain, "lr": lr, "schedule": "cosine", "warmup": 10 * IMAGENET // batch, "scale_by_batch": "linear", **more}
 
 
-def recipe(batch, epochs, optim, **more):
-    """One method's ImageNet recipe: ResNet-50, so many epochs."""
+def recipe(batch, epochs, optim, probe=PROBE, **more):
+    """One method's ImageNet recipe: ResNet-50, so many epochs. probe: None where labels are learned anyway."""
     nets = {"=image": {**RESNET, **more.pop("image", {})}, **more.pop("nets", {})}
     size = {"size": 224, **more.pop("args", {})}
-    return {"batch": batch, "steps": IMAGENET * epochs // batch, "args": size, "nets": nets, "optim": {"=model": optim}, **more}
+    optim = {"=model": optim} | ({"probe": probe} if probe else {})
+    return {"batch": batch, "steps": IMAGENET * epochs // batch, "args": size, "nets": nets, "optim": optim, **more}
 
 
 def second(batch, epochs, optim, share=1.0):
@@ -132,7 +137,9 @@ def imagenet(share=1.0, v2=False) -> dict:
         "supervised": RECIPES["supervised"] | {"steps": int(share * RECIPES["supervised"]["steps"])},
         "linear": second(4096, 90, NESTEROV, share),  # SimCLR's, on augmented pictures
         "finetune": second(1024, FEW.get(share, 60), tuned, share),
-        "distil": recipe(4096, 400, v2_lars(400), image=image, args={"recipe": "crop_flip", "temperature": 1.0}),  # into itself
+        "distil": recipe(  # into itself
+            4096, 400, v2_lars(400), None, image=image, args={"recipe": "crop_flip", "temperature": 1.0},
+        ),
     }
 
 
@@ -202,7 +209,7 @@ RECIPES = {
         nets={"project": {"dim": 8192, "hidden": 8192}},
     ),
     "supervised": recipe(
-        256, 90, {**STAIRS, "lr": 0.1, "milestones": (30, 60)}, image={"zero": False}, args={"recipe": "crop_flip"},
+        256, 90, {**STAIRS, "lr": 0.1, "milestones": (30, 60)}, None, image={"zero": False}, args={"recipe": "crop_flip"},
     ),
     # Fang et al. 2021, arXiv 2101.04731
     "student": recipe(256, 200, COSINE, image={"depth": 18, "zero": False}, args={"recipe": "moco_v2", "queue": 65536}),

@@ -29,7 +29,8 @@ R = shared("_image_recipes")
 METHODS, SMALL_RESNET, GRID, LABS = R.METHODS, R.SMALL_RESNET, R.GRID, R.LABS
 CONV = {"net": "conv_trunk", "width": 32, "depth": 3, "norm": "batch", "groups": 1}
 ADAM = {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine", "warmup": 50}
-PROBE = {"name": "adam", "lr": 3e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}
+PROBE = {"name": "adam", "lr": 3e-2, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}
+LABELS = {**ADAM, "lr": 1e-2}  # where labels are learned; contrast takes less
 
 
 def get_config(word=""):
@@ -112,19 +113,19 @@ def get_config(word=""):
             {"project": dict(net="vicreg_head", dim=256, hidden=256)},
         ),
     })  # fmt: skip
-    for name, freeze in (("linear", True), ("finetune", False)):
+    for name, freeze, lr in (("linear", True, 0.1), ("finetune", False, 1e-2)):
         c[name] = stage(
             c, method="finetune", steps=500, args={**view(), "freeze": freeze, "layers": 0, "smoothing": 0.0}, nets={},
-            optim={"model": {"name": "adam", "lr": 1e-3, "b1": 0.9, "b2": 0.999, "schedule": "cosine"}},
+            optim={"model": {**PROBE, "lr": lr}},
             frozen={"encoder": ""}, data=labels(),
         )  # fmt: skip
     c.supervised = stage(
         c, method="finetune", steps=1500, args={**view(), "freeze": False, "layers": 0, "smoothing": 0.0},
-        nets={"image": dict(CONV)}, optim={"model": dict(ADAM)}, frozen={"encoder": ""}, data=labels(),
+        nets={"image": dict(CONV)}, optim={"model": dict(LABELS)}, frozen={"encoder": ""}, data=labels(),
     )  # fmt: skip
     c.distil = stage(
         c, method="distil", steps=1500, args={**view(), "alpha": 1.0, "temperature": 1.0, "smoothing": 0.0},
-        nets={"image": {**CONV, "width": 8}}, optim={"model": dict(ADAM)}, frozen={"teacher": ""},
+        nets={"image": {**CONV, "width": 8}}, optim={"model": dict(LABELS)}, frozen={"teacher": ""},
     )  # fmt: skip
     c.student = stage(
         c, method="student", steps=1500,
@@ -271,6 +272,7 @@ def vit(word, words, first) -> dict:
 # ---- small sizes
 
 QUICK_OPTIM = {"=optim": {"model": {**ADAM, "lr": 3e-3, "warmup": 20}}}
+QUICK_LABELS = {"=optim": {"model": {**LABELS, "warmup": 20}}}
 
 
 def quick(words) -> dict:
@@ -280,10 +282,11 @@ def quick(words) -> dict:
     return {
         "batch": 64,
         **{name: {"steps": 300, **({} if name in wide else image), **QUICK_OPTIM} for name in METHODS},
+        **({} if "supervised" in wide else {"supervised": {"steps": 300, **image, **QUICK_LABELS}}),
         "cmc": {"steps": 300, "nets": {"image": {"width": 8}}, **QUICK_OPTIM},
         "cpc": {"steps": 300, "nets": {"image": {"width": 16, "patch": 16, "stride": 8}}, "args": {"ahead": 2}, **QUICK_OPTIM},
         "linear": {"steps": 200}, "finetune": {"steps": 200},
-        "student": {"steps": 300, **QUICK_OPTIM}, "distil": {"steps": 300, **QUICK_OPTIM},
+        "student": {"steps": 300, **QUICK_OPTIM}, "distil": {"steps": 300, **QUICK_LABELS},
     }  # fmt: skip
 
 
