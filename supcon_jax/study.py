@@ -142,7 +142,7 @@ def finished(study: dict, workdir: epath.Path) -> tuple[dict, list[str]]:
             numbers = {
                 stage: one["numbers"]
                 | ({"seconds": took[stage]["seconds"]} if took.get(stage, {}).get("seconds") else {})
-                | logged(folder / stage)
+                | logged(folder / stage, one["numbers"])
                 for stage, one in said.items()
             }
             if study["stage"] == comparison.LAST:
@@ -151,15 +151,16 @@ def finished(study: dict, workdir: epath.Path) -> tuple[dict, list[str]]:
     return found, missing
 
 
-def logged(folder: epath.Path) -> dict:
-    """{"log/NAME": the last number of NAME in a stage's metrics.jsonl}, of "warnings" the sum; nothing without that file."""
+def logged(folder: epath.Path, scores=()) -> dict:
+    """{"log/NAME": the last number of NAME in a stage's metrics.jsonl}, of "warnings" the sum; nothing without that file.
+    scores: names that are left out, as evaluations write theirs there too."""
     if not (folder / "metrics.jsonl").exists():
         return {}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = {name: value for line in lines for name, value in line.items()}
     if "warnings" in last:  # earlier runs did not count them
         last["warnings"] = sum(line.get("warnings", 0) for line in lines)
-    return {f"log/{name}": value for name, value in last.items() if isinstance(value, int | float)}
+    return {f"log/{name}": value for name, value in last.items() if isinstance(value, int | float) and name not in scores}
 
 
 def paired(study: dict, found: dict) -> dict:

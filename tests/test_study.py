@@ -95,6 +95,7 @@ def test_what_a_run_logged_is_a_metric_and_its_warnings_are_counted(tmp_path):
     lines = [{"step": 1, "a": 3.0, "warnings": 1}, {"step": 2, "a": 2.0, "warnings": 2, "b": "nan"}, {"step": 3, "x": 1.0}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert study.logged(epath.Path(tmp_path)) == {"log/step": 3, "log/a": 2.0, "log/warnings": 3, "log/x": 1.0}
+    assert study.logged(epath.Path(tmp_path), {"x"}) == {"log/step": 3, "log/a": 2.0, "log/warnings": 3}  # a score
     assert study.logged(epath.Path(tmp_path / "none")) == {}
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "a": 3.0}\n')
     assert study.logged(epath.Path(tmp_path)) == {"log/step": 1, "log/a": 3.0}  # not that it never warned
