@@ -5,6 +5,8 @@ two pictures, or with what keeps its codes from collapsing taken away. The drawn
 a hundred, which give BatchNorm its averages.
 """
 
+import json
+
 import pytest
 
 from gates import command
@@ -95,6 +97,12 @@ def test_shuffled_patches_and_their_picture_learn_digits(drawn, tmp_path):
     assert alone >= drawn[1] + LEAD and alone >= twin + APART
 
 
+def stages(folder, words, last, more):
+    """The last numbers of SimCLR and what follows it, as a user types them, at the gate's sizes."""
+    keys = {"batch": 64, "simclr.steps": 300, "evals.linear.preset": "simclr", **TEACHER, **more}
+    return command.run(folder, f"configs/image.py:mnist5k,{words}", last, *(f"--config.{k}={v}" for k, v in keys.items()))
+
+
 @pytest.mark.long
 def test_small_students_learn_what_their_teacher_has_learned(tmp_path):
     """SEED and CompRess, half as wide as the SimCLR encoder that teaches them; their twins' teacher is the encoder as it is
@@ -104,9 +112,8 @@ def test_small_students_learn_what_their_teacher_has_learned(tmp_path):
     """
 
     def learned(name, word, steps, more):
-        keys = {"batch": 64, "simclr.steps": steps, "evals.linear.preset": "simclr", **TEACHER, **PUPIL, **more}
-        words = [f"--config.{key}={value}" for key, value in keys.items()]
-        return command.run(tmp_path / name, f"configs/image.py:mnist5k,{word}", "student", *words)["linear/linear_h_top1"]
+        numbers = stages(tmp_path / name, word, "student", {"simclr.steps": steps, **PUPIL, **more})
+        return numbers["linear/linear_h_top1"]
 
     unlearned = {"simclr.optim.model.lr": 1e-12}
     drawn = learned("drawn", "seed", 1, unlearned | {"student.optim.model.lr": 1e-12, "student.steps": 100})
@@ -114,3 +121,24 @@ def test_small_students_learn_what_their_teacher_has_learned(tmp_path):
         trained, twin = learned(f"{word}_ours", word, 300, {}), learned(f"{word}_twin", word, 1, unlearned)
         print(f"{word}: drawn {drawn:.1f}, trained {trained:.1f}, twin {twin:.1f}")
         assert trained >= 70 and trained >= drawn + 12 and trained >= twin + 10
+
+
+@pytest.mark.long
+def test_classifiers_and_a_student_of_their_answers_know_digits(tmp_path):
+    """After SimCLR: a classifier on fixed features, one with all fine-tuned, and a student of its answers, half as wide and
+    never told a label. The twin's labels are wrong, each of them.
+
+    Bounds after the first runs of seed 0: 66.6, 87.7 and 79.3 percent right, the twin's student 6.9.
+    """
+    more = {"linear.steps": 300, "finetune.steps": 300, "distil.steps": 300, "distil.optim.model.warmup": 20}
+
+    def named(name, words, last, **wrong):
+        own = {key: value for key, value in more.items() if key.split(".")[0] in words}
+        return stages(tmp_path / name, words, last, own | wrong)["labels/label_accuracy"]
+
+    linear = named("linear", "linear", "linear")
+    student = named("ours", "finetune,distil", "distil")
+    tuned = json.loads((tmp_path / "ours" / "finetune" / "DONE").read_text())["numbers"]["labels/label_accuracy"]
+    twin = named("twin", "finetune,distil", "distil", **{"data.label_noise": 1.0})
+    print(f"linear {linear:.1f}, fine-tuned {tuned:.1f}, its student {student:.1f}, the twin's {twin:.1f}")
+    assert linear >= 58 and tuned >= 80 and student >= 70 and twin <= 15
