@@ -39,7 +39,7 @@ from supcon_jax.ops.rows import dense
 from supcon_jax.views.image import signed
 
 SIDE, WORDS, RECORDS, HELD = 16, 12, 4096, 512
-CLIP_STEPS, STEPS = 200, 200
+CLIP_STEPS, STEPS = 200, 200  # seed 0 had 46.3 percent with 300 of each, 40.6 with 600 and 400
 LEAST, MOST = 35.0, 25.0  # percent of colours right, of GALIP and of its twin
 
 
