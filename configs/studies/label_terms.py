@@ -8,7 +8,7 @@ def get_study():
         "title": "Label term: between and within modalities",
         "config": "configs/shapes.py:quick",
         "stage": "attngan",
-        "seeds": (0, 1, 2),
+        "seeds": (0, 1, 2, 3, 4),
         "variants": {
             "both": {},
             "inter": {"first.args.inner": 0.0, "last.args.inner": 0.0},

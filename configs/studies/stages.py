@@ -8,7 +8,7 @@ def get_study():
         "title": "Label term: first stage, second stage, both, neither",
         "config": "configs/shapes.py:quick",
         "stage": "attngan",
-        "seeds": (0, 1, 2),
+        "seeds": (0, 1, 2, 3, 4),
         "variants": {
             "both": {},
             "first": {"last.args.scl": 0.0},
