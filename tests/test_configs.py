@@ -102,7 +102,10 @@ def built(preset, roots, tmp_path, monkeypatch):
     settings |= {"data.args.records": "130"} if name == "shapes" else {}
     plain = config.plain(config.override(config.load(f"configs/{preset}".replace(":", ".py:")), settings))
     if name == "image" and plain["data"]["name"] != "emoji":
-        plain["data"] |= drawn(len(plain["stages"]) == 1 and max(plain[plain["stages"][0]]["args"].get("counts", (0,))))
+        found = drawn(len(plain["stages"]) == 1 and max(plain[plain["stages"][0]]["args"].get("counts", (0,))))
+        plain["data"] |= found
+        if plain["data"]["probe"]["name"]:
+            plain["data"]["probe"] |= {key: found[key] for key in plain["data"]["probe"] if key in found}
     monkeypatch.setattr(stage, "load_frozen", abstract_towers)
     made = {}
     for part in plain["stages"]:

@@ -133,7 +133,7 @@ def key_shape():
 
 def batch_shapes(built: stage.Stage, section: dict) -> dict:
     """One training batch in shape: two real records, as if there were as many as the batch takes."""
-    example = next(built.data.training(2, section["size"]))
+    example = next(built.data.training(2, section["size"], probed=pretext.has_probe(section)))
     return {name: jax.ShapeDtypeStruct((section["batch"], *x.shape[1:]), x.dtype) for name, x in example.items()}
 
 

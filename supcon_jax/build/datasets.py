@@ -44,11 +44,11 @@ class Data:
     def classes(self) -> int:
         return len(self.taught.classes)
 
-    def training(self, batch: int, size: int, start: int = 0):
-        """Endless training batches of this process; each has both branches if a partner is asked for, and as many pictures
-        and labels of the probe's set, if there is one."""
+    def training(self, batch: int, size: int, start: int = 0, probed: bool = True):
+        """Endless training batches of this process; each has both branches if a partner is asked for, and, where a probe is
+        trained beside, as many pictures and labels of the probe's set, if there is one."""
         own = self._batches(self.taught, batch, size, self.options["partner"], train=True, start=start)
-        return Paired(own, self.probe.training(batch, size, start)) if self.probe else own
+        return Paired(own, self.probe.training(batch, size, start)) if self.probe and probed else own
 
     def evaluation(self, split: str, batch: int, size: int, limit: int | None = None):
         """Batches of one branch, in order, as a list that evaluations pass over again; `limit` records at most. Of

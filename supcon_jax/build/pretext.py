@@ -150,6 +150,11 @@ def draws(section: dict, key: str) -> bool:
     return key == "encoder" and "image" in section["nets"] and not section["args"].get("freeze", True)
 
 
+def has_probe(section: dict) -> bool:
+    """Whether a stage trains an online probe."""
+    return PROBE in section["optim"]
+
+
 def with_probe(task: core.Task, config: dict, name: str, data, about: core.About) -> core.Task:
     """The task with the online probe that config.STAGE.optim.probe asks for.
 

@@ -90,7 +90,8 @@ def build(config: dict, name: str, workdir: epath.Path, evaluate: bool = True, *
     measure = evaluations.Context(config, name, folder, task, towers, hashes, data, mesh)
     run = loop.Run(
         name=name, folder=folder, task=task, frozen=towers, mesh=mesh, seed=config["seed"], steps=steps,
-        data=lambda: data.training(batch, section["size"]), images=batch * section["args"].get("branches", 1),
+        data=lambda: data.training(batch, section["size"], probed=pretext.has_probe(section)),
+        images=batch * section["args"].get("branches", 1),
         every=config["every"], keep=config["keep"], skip_limit=config["skip_limit"], config=depends(config, name),
         evals=evaluations.build(measure) if evaluate else (),
         picture=evaluations.sampler(measure) if evaluate and "generate" in task.heads else None,

@@ -249,6 +249,8 @@ def test_a_probe_reads_a_set_of_its_own(tmp_path):
         a, b = next(kept), next(again)
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
+    without = next(data.training(4, 24, probed=False))  # as stages do that train no probe
+    assert without.keys() == next(alone.training(4, 24)).keys()
     later = next(data.training(4, 24, start=2))
     np.testing.assert_array_equal(later["probe_image"], first[2]["probe_image"])
     with pytest.raises(UserError, match="has none in data.probe"):
