@@ -12,10 +12,9 @@ METRICS = (
 def get_study():
     return {
         "title": "Pretrained encoders: emoji",
-        "config": "configs/emoji.py:small",
+        "config": "configs/emoji.py:small,quick",
         "stage": "attngan",
         "seeds": (0, 1, 2),
-        "all": {"last.steps": 600},
         "variants": {
             "own": {},
             "own_without": {"scl": 0.0},
