@@ -3,7 +3,7 @@
 On the smaller sets all methods share network, optimiser and length (those of solo-learn and lightly, which differ little); what
 differs is how views are drawn, as solo-learn has it. The ImageNet recipes differ from the papers' in this:
     pictures are kept as the middle square at 256 px, and random crops are taken from that
-    SupCon: SimCLR's augmentation where the paper has AutoAugment, and SimCLR's linear stage (the paper's is RMSProp)
+    SupCon: AutoAugment as published; the authors' code takes its library's later policy
     CPC: layer norms in a ResNet v1, all four of its stages (the paper: v2, three)
     CompRess: SEED's optimiser
 """
@@ -108,6 +108,9 @@ MOMENTUM = {"name": "sgd", "lr": 0.03, "momentum": 0.9, "nesterov": False, "weig
 STAIRS = {**MOMENTUM, "schedule": "steps", "milestones": (120, 160), "decay": 0.1}
 COSINE = {**MOMENTUM, "schedule": "cosine"}
 NESTEROV = {**COSINE, "lr": 0.1, "nesterov": True, "weight_decay": 0.0}
+# Khosla et al. 2020, arXiv 2004.11362, the authors' code: 0.97 each half epoch
+RMSPROP = {"name": "rmsprop", "lr": 0.05, "momentum": 0.9, "eps": 1e-3, "weight_decay": 1e-6, "schedule": "exponential",
+           "decay": 0.97**2, "warmup": 12 * IMAGENET // 6144, "scale_by_batch": "linear"}  # fmt: skip
 LATE = {**STAIRS, "milestones": (120, 160, 200)}
 FEW = {0.01: 60, 0.1: 30}  # epochs of fine-tuning, by share of labels: Chen et al. 2020, arXiv 2002.05709, appendix B.5
 
@@ -118,8 +121,9 @@ def v2_lars(epochs):
     return lars(0.1, 4096, epochs, name="lars", scale_by_batch="sqrt", weight_decay=1e-4, warmup=warmup)
 
 
-def imagenet(share=1.0, v2=False) -> dict:
-    """The word imagenet. share: of labels that the last stage is told; v2: SimCLR v2 in the place of v1."""
+def imagenet(share=1.0, v2=False, first="") -> dict:
+    """The word imagenet. share: of labels that the last stage is told; v2: SimCLR v2 in the place of v1; first: the method, as
+    SupCon has a linear stage of its own."""
     simclr = recipe(
         4096, 1000, lars(0.075, 4096, 1000, name="lars", scale_by_batch="sqrt"), image={"zero": True},
         args={"temperature": 0.1}, nets={"project": {"dim": 128}},
@@ -135,7 +139,7 @@ def imagenet(share=1.0, v2=False) -> dict:
         **{name: dict(found) for name, found in RECIPES.items()},
         "simclr": simclr,
         "supervised": RECIPES["supervised"] | {"steps": int(share * RECIPES["supervised"]["steps"])},
-        "linear": second(4096, 90, NESTEROV, share),  # SimCLR's, on augmented pictures
+        "linear": second(*((6144, 90, RMSPROP) if first == "supcon" else (4096, 90, NESTEROV)), share),  # else SimCLR's
         "finetune": second(1024, FEW.get(share, 60), tuned, share),
         "distil": recipe(  # into itself
             4096, 400, v2_lars(400), None, image=image, args={"recipe": "crop_flip", "temperature": 1.0},
@@ -150,7 +154,7 @@ RECIPES = {
     "every": {"log": 100, "save": 2000},
     "evals": {"knn": {"k": 200, "temperature": 0.07}},
     "supcon": recipe(
-        6144, 350, lars(0.4, 6144, 350, name="lars", weight_decay=1e-3), args={"temperature": 0.1},
+        6144, 350, lars(0.4, 6144, 350, name="lars", weight_decay=1e-3), args={"recipe": "supcon", "temperature": 0.1},
         nets={"project": {"dim": 128, "hidden": 2048}},
     ),
     "moco_v1": recipe(

@@ -176,7 +176,7 @@ def presets(words, root="") -> dict:
         **alone, **second, **told, **sets(first, share, root), **VARIANTS,
         "seed": taught, "compress": {**taught, "student": compress},
         "distil": {**asked, "distil": {"frozen": {"teacher": f"stage:{below}"}}},
-        "imagenet": R.imagenet(share, "simclr_v2" in words),
+        "imagenet": R.imagenet(share, "simclr_v2" in words, first),
         **{word: vit(word, words, first) for word in VITS},
         **{word: {"evals": {word: dict(EVALS[word])}} for word in ("fewshot", "clusters", "robustness")},
         "quick": sized(words, quick(words), 4000), "tiny": sized(words, tiny(words), 160),

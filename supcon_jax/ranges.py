@@ -7,14 +7,14 @@ STEMS = ("imagenet", "small", "deep", "patch", "conv")  # of nets.backbone
 LABEL_MODES = ("single", "any", "all", "jaccard", "idf", "mulsupcon", "mulsupcon_weighted")  # of losses.contrast
 RECIPES = (  # of views.recipes
     "simclr", "simclr_cifar", "moco_v1", "moco_v2", "simsiam", "pcl_v2", "byol", "moco_v3", "barlow", "vicreg", "swav",
-    "swav_two", "cifar_symmetric", "cifar_weak", "cifar_asymmetric", "cifar_vicreg", "supcon_cifar", "cmc", "cpc", "crop_flip",
-    "emoji", "digits", "shapes",
+    "swav_two", "cifar_symmetric", "cifar_weak", "cifar_asymmetric", "cifar_vicreg", "supcon", "supcon_cifar", "cmc", "cpc",
+    "crop_flip", "emoji", "digits", "shapes",
 )  # fmt: skip
 NORMS = ("none", "half", "imagenet", "swav", "cifar", "cifar100", "cifar_supcon", "lab")  # of views.recipes
 VIEW = {  # what each field of views.recipes.View holds: a type, or so many numbers
     "scale": 2, "ratio": 2, "kernel": str, "flip": NUMBER, "jitter": 4, "jitter_p": NUMBER, "order": str, "gray": NUMBER,
     "gray_first": bool, "blur": NUMBER, "sigma": 2, "taps": int, "solarize": NUMBER, "threshold": NUMBER, "rotate": NUMBER,
-    "flavour": str,
+    "flavour": str, "policy": str,
 }  # fmt: skip
 NEGATIVES = {  # by method; of methods.simclr, losses.predictive, losses.prototypes and losses.bank
     "simclr": ("all", "decoupled", "weighted", "debiased", "hard", "hardened", "eliminated", "attracted"),

@@ -218,7 +218,10 @@ def test_imagenet_is_measured_as_published():
     assert (found["evals"]["knn"]["k"], found["evals"]["knn"]["temperature"]) == (200, 0.07)
     assert [found["data"][key] for key in ("crop", "size", "middle")] == ["centre", 256, 0.875]
     assert found["linear"]["args"]["recipe"] == "crop_flip"
-    assert found["supcon"]["optim"]["model"]["weight_decay"] == 1e-3
+    assert found["supcon"]["optim"]["model"]["weight_decay"] == 1e-3 and found["supcon"]["args"]["recipe"] == "supcon"
+    own, simclr = (of_images(f"{word},imagenet,linear")["linear"] for word in ("supcon", "simclr"))
+    assert (own["batch"], own["optim"]["model"]["name"], simclr["batch"]) == (6144, "rmsprop", 4096)
+    assert simclr["optim"]["model"] | {"name": "sgd", "nesterov": True} == simclr["optim"]["model"]
     assert found["student"]["args"]["recipe"] == "moco_v2" and found["student"]["args"]["queue"] == 65536
 
 

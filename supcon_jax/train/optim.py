@@ -12,7 +12,18 @@ import optax
 from supcon_jax.config import UserError
 from supcon_jax.train import lars, parts
 
-OPTIMISERS = {"adam": optax.adam, "adamw": optax.adamw, "sgd": optax.sgd}  # of a rate
+
+def rmsprop(rate, *, momentum=0.9, b2=0.9, eps=1e-3, weight_decay=0.0, mask=None):
+    """RMSProp as TensorFlow has it: v from 1 on, eps under the root, the rate within the momentum; decay as part of the
+    gradient. v <- b2 v + (1 - b2) g^2,  m <- momentum m + rate g / sqrt(v + eps),  w <- w - m
+
+    Tieleman and Hinton 2012, lecture 6.5.
+    """
+    scaled = optax.rmsprop(rate, decay=b2, eps=eps, initial_scale=1.0, eps_in_sqrt=True, momentum=momentum)
+    return optax.chain(optax.add_decayed_weights(weight_decay, mask), scaled) if weight_decay else scaled
+
+
+OPTIMISERS = {"adam": optax.adam, "adamw": optax.adamw, "sgd": optax.sgd, "rmsprop": rmsprop}  # of a rate
 OWN = {"sgd": lars.sgd, "lars": lars.lars, "lars_outside": functools.partial(lars.lars, inside=False)}  # of parts.Rates
 SCHEDULE = ("lr", "schedule", "warmup", "start", "end", "decay", "floor", "milestones")
 SCALES = {"": lambda batch: 1.0, "linear": lambda batch: batch / 256, "sqrt": math.sqrt}
@@ -21,8 +32,8 @@ SCALES = {"": lambda batch: 1.0, "linear": lambda batch: batch / 256, "sqrt": ma
 def optimiser(options, *, steps: int, epoch: int, batch: int | None = None) -> optax.GradientTransformation:
     """A gradient transformation from its config section.
 
-    options: name (adam | adamw | sgd | lars | lars_outside), lr, schedule, warmup (steps), clip; b1 and b2, or momentum,
-        nesterov and weight_decay; for the last two also what train.lars.lars takes.
+    options: name (adam | adamw | sgd | rmsprop | lars | lars_outside), lr, schedule, warmup (steps), clip; b1 and b2, or
+        momentum, nesterov and weight_decay; for the last two also what train.lars.lars takes; for rmsprop what that takes.
     exclude: rules for what has no weight decay, with LARS no ratio of norms either: "vectors" (biases and scales: LARS's own
         choice) or the name of a subtree, such as ("vectors", "probe").
     schedule: constant | cosine | linear (down to the share `end` of lr, 0 if left out), exponential: lr * decay^epoch, not
@@ -61,7 +72,7 @@ def chosen(name: str, rates: parts.Rates, options: dict) -> optax.GradientTransf
     if name in OWN and (name not in OPTIMISERS or options.get("weight_decay") or options.get("exclude")):
         return OWN[name](parts.Rates(parts.constant(rates.base), rates.parts), **options)
     exclude = options.pop("exclude", ())
-    if exclude and name == "adamw":
+    if exclude and name in ("adamw", "rmsprop"):
         options["mask"] = lambda tree: parts.chosen(tree, exclude)
     options = {key: value for key, value in options.items() if name != "sgd" or key != "weight_decay"}
     if not rates.parts:

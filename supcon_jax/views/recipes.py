@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from supcon_jax.views import colour
+from supcon_jax.views import autoaugment, colour
 from supcon_jax.views.crop import DRAWS, KERNELS, centre, crop, random_boxes
 from supcon_jax.views.image import mirror, planes
 from supcon_jax.views.jigsaw import rotate
@@ -28,7 +28,8 @@ class View:
     jitter: reach of brightness, contrast, saturation (a factor from max(0, 1 - r) to 1 + r; brightness of flavour "tf": an
     amount from -r to r) and hue (-r to r of the circle). order: of the four, "fixed" or "random", for each picture anew.
     gray_first: gray before the jitter, not after. sigma: least and most, in pixels. taps: odd width of the blur; 0 for a
-    tenth of the picture. threshold: of solarize. rotate: most degrees either way. flavour: see colour.jitter.
+    tenth of the picture. threshold: of solarize. rotate: most degrees either way. flavour: see colour.jitter. policy: of
+    views.autoaugment, before all that; none if empty.
     Raises ValueError: an unknown word, or a probability outside 0..1.
     """
 
@@ -48,11 +49,13 @@ class View:
     threshold: float = 0.5
     rotate: float = 0.0
     flavour: str = "tv"
+    policy: str = ""
 
     def __post_init__(self):
-        for field, words in (("kernel", tuple(KERNELS)), ("order", ORDERS), ("flavour", colour.FLAVOURS)):
+        choices = {"kernel": KERNELS, "order": ORDERS, "flavour": colour.FLAVOURS, "policy": ("", *autoaugment.POLICIES)}
+        for field, words in choices.items():
             if getattr(self, field) not in words:
-                raise ValueError(f"{field} of a view is {getattr(self, field)!r}: say one of {', '.join(words)}")
+                raise ValueError(f"{field} of a view is {getattr(self, field)!r}: say one of {', '.join(filter(None, words))}")
         for field in CHANCES:
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{field} of a view is {getattr(self, field)}: a probability lies in 0..1")
@@ -119,7 +122,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({
     "cifar_weak": _two("cifar", _cifar((0.4, 0.4, 0.4, 0.1), blur=0.5)),
     "cifar_asymmetric": _two("cifar", _cifar((0.4, 0.4, 0.2, 0.1)), solarize=0.2),
     "cifar_vicreg": _two("cifar", _cifar((0.4, 0.4, 0.2, 0.1), scale=(0.2, 1.0), solarize=0.1)),
-    # Khosla et al. 2020, arXiv 2004.11362, the authors' PyTorch code
+    # Khosla et al. 2020, arXiv 2004.11362: on ImageNet (section 4.4 and the released code's crops), and the PyTorch code's
+    "supcon": _two("half", View(kernel="linear", policy="imagenet")),
     "supcon_cifar": _two("cifar_supcon", dataclasses.replace(_moco, blur=0.0)),
     # Tian et al. 2019, arXiv 1906.05849: L and ab are parted after
     "cmc": _two("lab", _plain),
@@ -206,6 +210,7 @@ class Draws(NamedTuple):
     sigma: jax.Array  # f32[n, v] pixels
     solarize: jax.Array
     degrees: jax.Array  # f32[n, v]
+    policy: jax.Array | None = None  # f32[n, v, autoaugment.DRAWS], where the view has one
 
 
 def draw(view, key, numbers, shape):
@@ -215,6 +220,7 @@ def draw(view, key, numbers, shape):
     """
     rows = jnp.array(list(numbers), jnp.uint32)
     one = lambda i: jax.random.uniform(jax.random.fold_in(key, i), (shape[0], DRAWS + 15))  # noqa: E731
+    pair = lambda i: autoaugment.draw(jax.random.fold_in(jax.random.fold_in(key, i), 1), shape[:1])  # noqa: E731
     u = jax.vmap(one, out_axes=1)(rows)
     boxes = random_boxes(u[..., :DRAWS], shape[1], shape[2], scale=view.scale, ratio=view.ratio)
     u = u[..., DRAWS:]
@@ -231,6 +237,7 @@ def draw(view, key, numbers, shape):
         sigma=view.sigma[0] + (view.sigma[1] - view.sigma[0]) * u[..., 12],
         solarize=u[..., 13] < view.solarize,
         degrees=view.rotate * (2.0 * u[..., 14] - 1.0),
+        policy=jax.vmap(pair, out_axes=1)(rows) if view.policy else None,
     )
 
 
@@ -245,9 +252,13 @@ def render(pictures, view, drawn, size, norm):
     """Computes the views that were drawn: f32[n, 3, h, w] in [0, 1] and Draws -> f32[n, v, size, size, 3], normalised.
 
     What a view applies with probability p is computed for all and selected, as pictures of a batch share one program; what
-    it never applies is left out. Mirror and rotation come last: they commute with everything before them.
+    it never applies is left out. Mirror and rotation come last: they commute with everything before them but a policy, whose
+    shear begins at a corner: before that the mirror comes first.
     """
     x = crop(pictures, drawn.boxes, size, view.kernel)
+    if view.policy:
+        x = jnp.where(drawn.flip[..., None, None, None], x[..., ::-1], x)
+        x = autoaugment.augment(x, drawn.policy, view.policy)
     steps = ("gray", "jitter") if view.gray_first else ("jitter", "gray")
     for step in (*steps, "blur", "solarize"):
         chance = view.jitter_p if step == "jitter" else getattr(view, step)
@@ -256,7 +267,7 @@ def render(pictures, view, drawn, size, norm):
         done = _apply(step, x, view, drawn)
         x = done if chance == 1 else jnp.where(getattr(drawn, step)[:, :, None, None, None], done, x)
     x = jnp.moveaxis(_normal(x, norm), -3, -1)
-    if view.flip:
+    if view.flip and not view.policy:
         x = mirror(x, drawn.flip)
     return rotate(x, drawn.degrees) if view.rotate else x
 

@@ -130,3 +130,23 @@ def test_adam_takes_its_decays_and_its_schedule():
 def test_adamw_decays_weights():
     out = updates({"name": "adamw", "weight_decay": 0.1}, {"w": jnp.zeros((1,))}, {"w": jnp.asarray([2.0])})
     np.testing.assert_allclose(out["w"], [-0.2], rtol=1e-6)
+
+
+def test_rmsprop_is_its_closed_form():
+    """Three steps, with the rate's schedule, decay as part of the gradient, and biases without it."""
+    options = {"name": "rmsprop", "momentum": 0.5, "b2": 0.8, "eps": 0.01, "weight_decay": 0.1, "exclude": ("vectors",)}
+    tx = optim.optimiser({"lr": LR, "schedule": "linear", **options}, steps=STEPS, epoch=EPOCH)
+    params = {"kernel": jnp.full((1, 1), 2.0), "bias": jnp.full((1,), 2.0)}
+    state, slopes = tx.init(params), (1.0, -3.0, 0.5)
+    want = {"kernel": [2.0, 1.0, 0.0, 0.1], "bias": [2.0, 1.0, 0.0, 0.0]}  # w, v, m, decay
+    for at, slope in enumerate(slopes):
+        grads = {name: jnp.full(x.shape, slope) for name, x in params.items()}
+        out, state = tx.update(grads, state, params)
+        params = jax.tree.map(jnp.add, params, out)
+        for name, (w, v, m, decay) in want.items():
+            g = slope + decay * w
+            v = 0.8 * v + 0.2 * g**2
+            m = 0.5 * m + LR * (1 - at / STEPS) * g / math.sqrt(v + 0.01)
+            want[name] = [w - m, v, m, decay]
+    for name, (w, *_) in want.items():
+        assert float(params[name].squeeze()) == pytest.approx(w, rel=1e-5), name

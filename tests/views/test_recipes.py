@@ -31,7 +31,8 @@ TABLE = {
 }
 SAME = {"simsiam": "moco_v2", "pcl_v2": "moco_v2", "vicreg": "barlow"}
 NORM = {
-    "none": ("simclr", "simclr_cifar"), "swav": ("swav", "swav_two"), "lab": ("cmc",), "half": ("digits", "shapes", "emoji"),
+    "none": ("simclr", "simclr_cifar"), "swav": ("swav", "swav_two"), "lab": ("cmc",),
+    "half": ("digits", "shapes", "emoji", "supcon"),
     "cifar": ("cifar_symmetric", "cifar_weak", "cifar_asymmetric", "cifar_vicreg"), "cifar_supcon": ("supcon_cifar",),
     "imagenet": ("moco_v1", "moco_v2", "simsiam", "pcl_v2", "byol", "moco_v3", "barlow", "vicreg", "cpc",
                  "crop_flip"),
@@ -127,19 +128,22 @@ def test_every_recipe_gives_finite_views(name):
 
 
 @pytest.mark.slow
-def test_views_of_one_device_and_of_eight():
+@pytest.mark.parametrize("recipe", ("byol", "supcon"))
+def test_views_of_one_device_and_of_eight(recipe):
     images = pictures(16)
-    alone, again = (views(images, recipe="byol") for _ in range(2))
+    alone, again = (views(images, recipe=recipe) for _ in range(2))
     np.testing.assert_array_equal(alone[0], again[0])
-    made = jax.jit(lambda x, k: recipes.crops(x, k, recipe="byol", size=12)).lower(dress.split(images, 8), jax.random.key(0))
+    made = jax.jit(lambda x, k: recipes.crops(x, k, recipe=recipe, size=12)).lower(dress.split(images, 8), jax.random.key(0))
     made = made.compile()
     split = made(dress.split(images, 8), jax.random.key(0))
     assert split[0].sharding.spec[0] == "data" and len(split[0].sharding.device_set) == 8
     assert not re.search(
         r"all-gather|all-reduce|all-to-all|collective-permute", made.as_text()
     )  # nothing moves between devices
-    np.testing.assert_allclose(split[0], alone[0], atol=2e-5)
-    other = views(images, 1, recipe="byol")
+    # a policy cuts to bytes, on either side of which a rounding falls, and counts them
+    near = np.isclose(split[0], alone[0], atol=2e-5)
+    assert near.all() if recipe == "byol" else near.mean() > 0.98
+    other = views(images, 1, recipe=recipe)
     assert np.abs(np.asarray(other[0]) - np.asarray(alone[0])).max(axis=(1, 2, 3, 4)).min() > 1e-3
 
 
