@@ -4,7 +4,7 @@ On the smaller sets all methods share network, optimiser and length (those of so
 differs is how views are drawn, as solo-learn has it. The ImageNet recipes differ from the papers' in this:
     pictures are kept as the middle square at 256 px, and random crops are taken from that
     SupCon: AutoAugment as published; the authors' code takes its library's later policy
-    CPC: layer norms in a ResNet v1, all four of its stages (the paper: v2, three)
+    CPC: layer norms, as the second version of the paper has them (the first had no norms)
     CompRess: SEED's optimiser
 """
 
@@ -192,7 +192,7 @@ RECIPES = {
     "cpc": recipe(
         512, 200, {"name": "adam", "lr": 2e-4, "b1": 0.9, "b2": 0.999, "schedule": "constant"},
         args={"recipe": "cpc", "size": 256, "ahead": 5, "skip": 0, "temperature": 1.0},  # no row left out, nothing scaled
-        nets={"=image": {**GRID, "kind": "resnet", "depth": 101, "width": 1.0, "patch": 64, "stride": 32},
+        nets={"=image": {**GRID, "kind": "resnet_v2", "depth": 101, "width": 1.0, "patch": 64, "stride": 32},
               "context": {"width": 256, "depth": 5}},
     ),
     "cmc": recipe(

@@ -174,7 +174,7 @@ RANGES = (
     ("*.nets.gen.mask", str, lambda x: x in ("correct", "compat"), "correct or compat (as the published weights expect)"),
     ("*.nets.image.norm", str, lambda x: x in ("batch", "layer"), "batch or layer"),
     ("*.nets.*.norm", str, lambda x: x in ("batch", "layer", "none"), "batch, layer or none"),
-    ("*.nets.*.kind", str, lambda x: x in ("resnet", "conv"), "resnet or conv"),
+    ("*.nets.*.kind", str, lambda x: x in ("resnet", "resnet_v2", "conv"), "resnet, resnet_v2 or conv"),
     ("*.nets.*.kinds", str, lambda x: x in ("l_ab", "l_a_b"), "l_ab or l_a_b"),
     ("*.nets.*.widths", tuple, lambda x: widths(x), "at least one width >= 0 (0: as the input)"),
     ("*.nets.*.depth", int, lambda x: x >= 1, "at least 1"),

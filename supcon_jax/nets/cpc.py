@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from supcon_jax.nets import init
-from supcon_jax.nets.backbone import ConvTrunk, resnet_trunk
+from supcon_jax.nets.backbone import ConvTrunk, Features, resnet_trunk
 from supcon_jax.nets.blocks import DType
+from supcon_jax.nets.resnet import ResNet
 
 
 class PatchGrid(nn.Module):
@@ -74,11 +75,15 @@ class RowContext(nn.Module):
 
 def patch_grid(kind: str = "resnet", depth: int = 50, width: float = 1.0, patch: int = 64, stride: int = 32,
                norm: str = "layer", groups: int = 1, dtype: DType = None) -> PatchGrid:  # fmt: skip
-    """A grid of patches on a network. kind: "resnet", with the stem of small pictures for patches of less than 64 pixels; or
-    "conv", whose depth is 3 or 4 and width a count of channels. Raises ValueError: another kind."""
-    if kind not in ("resnet", "conv"):
-        raise ValueError(f"kind {kind!r} is not known; use resnet or conv")
+    """A grid of patches on a network. kind: "resnet", with the stem of small pictures for patches of less than 64 pixels;
+    "resnet_v2", the same pre-activated and without its last stage (1,024 features at width 1), as van den Oord et al. 2018 have
+    it; or "conv", whose depth is 3 or 4 and width a count of channels. Raises ValueError: another kind."""
     if kind == "conv":
         return PatchGrid(ConvTrunk(int(width), depth, norm, groups, dtype), patch, stride)
-    trunk = resnet_trunk(depth, width, "imagenet" if patch >= 64 else "small", True, 0.0, norm, groups, dtype)
-    return PatchGrid(trunk, patch, stride)
+    if kind == "resnet":
+        trunk = resnet_trunk(depth, width, "imagenet" if patch >= 64 else "small", True, 0.0, norm, groups, dtype)
+        return PatchGrid(trunk, patch, stride)
+    if kind != "resnet_v2":
+        raise ValueError(f"kind {kind!r} is not known; use resnet, resnet_v2 or conv")
+    trunk = ResNet(depth, width, patch < 64, norm=norm, groups=groups, dtype=dtype, pre=True, stages=3)
+    return PatchGrid(Features(trunk), patch, stride)

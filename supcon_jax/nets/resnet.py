@@ -1,4 +1,4 @@
-"""ResNets of 18 to 200 layers, with the stem of ImageNet or of small pictures, ResNet-D and selective kernels."""
+"""ResNets of 18 to 200 layers: the stem of ImageNet or of small pictures, ResNet-D, selective kernels, pre-activation."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -62,6 +62,39 @@ class Residual(nn.Module):
         return nn.relu(short + h)
 
 
+class PreResidual(nn.Module):
+    """x + f(x) with norm and ReLU before every convolution and nothing after the sum; the fields are Residual's.
+
+    He et al. 2016, arXiv 1603.05027, figure 4 e. Where sizes differ the shortcut is a 1 x 1 convolution of what the first
+    norm and ReLU give.
+    """
+
+    features: int
+    stride: int
+    bottleneck: bool
+    dtype: DType = None
+    norm: str = "batch"
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        def active(h, i):
+            return nn.relu(normaliser(self.norm, f"norm{i}", groups=self.groups)(h, train=train))
+
+        def conv(h, i, features, kernel, stride):
+            pad = ((kernel // 2, kernel // 2),) * 2
+            return nn.Conv(features, (kernel, kernel), stride, pad, use_bias=False, kernel_init=init.he, dtype=self.dtype,
+                           conv_general_dilated=convolve, name=f"conv{i}")(h)
+
+        own, out = self.features, self.features * (4 if self.bottleneck else 1)
+        plan = ((own, 1, 1), (own, 3, self.stride), (out, 1, 1)) if self.bottleneck else ((own, 3, self.stride), (out, 3, 1))
+        h = first = active(x, 1)
+        for i, layer in enumerate(plan, 1):
+            h = conv(h if i == 1 else active(h, i), i, *layer)
+        same = x.shape[-1] == out and self.stride == 1
+        return h + (x if same else conv(first, "_short", out, 1, self.stride))
+
+
 class ResNet(nn.Module):
     """ResNet with the stride in the 3 x 3 convolution of its bottlenecks, as torchvision builds it.
 
@@ -74,10 +107,12 @@ class ResNet(nn.Module):
     means of 2 x 2 pixels before the 1 x 1 convolution of a shortcut with stride.
     sk: ratio of the selective kernels in the place of the 3 x 3 convolutions, none if 0 (see SelectiveConv).
     norm: "batch", or "layer" for rows that must not know of each other. groups: of every BatchNorm, see there.
+    pre: norm and ReLU come before the convolutions (ResNet v2, see PreResidual), none in the stem, one pair after the last
+    block. stages: how many of the four there are.
     image: [n, h, w, 3], scaled as the weights want it.
-    Returns taps: "stem", "layer1" to "layer4" the maps, "pooled" the mean over the last one [n, c], and "logits" if there are
-    classes; the last two in float32 or wider.
-    Raises ValueError: another depth, selective kernels without bottlenecks.
+    Returns taps: "stem", "layer1" to "layer4" (or as many as there are) the maps, "pooled" the mean over the last one [n, c],
+    and "logits" if there are classes; the last two in float32 or wider.
+    Raises ValueError: another depth, selective kernels without bottlenecks; `zero`, `deep` or `sk` with `pre`.
     """
 
     depth: int = 50
@@ -90,6 +125,8 @@ class ResNet(nn.Module):
     sk: float = 0.0
     norm: str = "batch"
     groups: int = 1
+    pre: bool = False
+    stages: int = 4
 
     @nn.compact
     def __call__(self, image, *, train: bool = False):
@@ -98,16 +135,22 @@ class ResNet(nn.Module):
         blocks, bottleneck = DEPTHS[self.depth]
         if self.sk and not bottleneck:
             raise ValueError(f"selective kernels stand in bottlenecks, which a ResNet of {self.depth} layers lacks; use 50")
+        if self.pre and (self.zero or self.deep or self.sk):
+            raise ValueError("a pre-activated ResNet takes neither zero nor deep nor sk")
         base = max(1, round(64 * self.width))
         h = self.stem(image, base, train)
         taps = {"stem": h}
-        for stage, count in enumerate(blocks):
+        for stage, count in enumerate(blocks[: self.stages]):
             for i in range(count):
-                stride = 2 if stage and not i else 1
-                block = Residual(base * 2**stage, stride, bottleneck, self.zero, self.dtype, self.deep, self.sk, self.norm,
-                                 self.groups, name=f"layer{stage + 1}_block{i}")
+                shape, name = (base * 2**stage, 2 if stage and not i else 1, bottleneck), f"layer{stage + 1}_block{i}"
+                if self.pre:
+                    block = PreResidual(*shape, self.dtype, self.norm, self.groups, name=name)
+                else:
+                    block = Residual(*shape, self.zero, self.dtype, self.deep, self.sk, self.norm, self.groups, name=name)
                 h = block(h, train=train)
             taps[f"layer{stage + 1}"] = h
+        if self.pre:
+            h = nn.relu(normaliser(self.norm, "norm_last", groups=self.groups)(h, train=train))
         taps["pooled"] = h.mean((1, 2), dtype=jnp.promote_types(h.dtype, jnp.float32))
         if self.classes:
             taps["logits"] = nn.Dense(self.classes, kernel_init=init.lecun, name="fc")(taps["pooled"])
@@ -122,7 +165,8 @@ class ResNet(nn.Module):
         for name, features, kernel, stride in plan:
             h = nn.Conv(features, (kernel, kernel), stride, ((kernel // 2, kernel // 2),) * 2, use_bias=False,
                         kernel_init=init.he, dtype=self.dtype, conv_general_dilated=convolve, name=f"conv{name}")(h)
-            h = nn.relu(normaliser(self.norm, f"norm{name}", groups=self.groups)(h, train=train))
+            if not self.pre:
+                h = nn.relu(normaliser(self.norm, f"norm{name}", groups=self.groups)(h, train=train))
         if self.small:
             return h
         return max_pool(jnp.pad(h, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf), 2, "VALID")

@@ -36,7 +36,7 @@ def test_published_sizes():
     assert [made["params"][f"conv{i}"]["kernel"].shape[0] for i in range(5)] == [10, 8, 4, 4, 4]
 
 
-@pytest.mark.parametrize("kind,norm", [("conv", "layer"), ("conv", "batch"), ("resnet", "layer")])
+@pytest.mark.parametrize("kind,norm", [("conv", "layer"), ("conv", "batch"), ("resnet", "layer"), ("resnet_v2", "layer")])
 def test_with_layer_norm_a_patch_is_encoded_by_itself(kind, norm):
     depth, width = (2, 4) if kind == "conv" else (18, 0.0625)
     net = patch_grid(kind, depth, width, 8, 4, norm)

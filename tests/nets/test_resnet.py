@@ -13,7 +13,7 @@ from nets.once import ran
 from supcon_jax.nets import init
 from supcon_jax.nets.backbone import ConvTrunk, ViTTrunk
 from supcon_jax.nets.norm import BatchNorm, LayerNorm
-from supcon_jax.nets.resnet import DEPTHS, Residual, ResNet
+from supcon_jax.nets.resnet import DEPTHS, PreResidual, Residual, ResNet
 from supcon_jax.nets.selective import SelectiveConv
 
 PUBLISHED = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}  # with 1000 classes
@@ -45,6 +45,46 @@ def test_a_block_may_begin_as_the_identity(bottleneck):
         block = Residual(features, 1, bottleneck, zero)
         v = init.on_host(functools.partial(block.init, train=False), jax.random.key(0), x)
         assert np.array_equal(ran(functools.partial(block.apply, train=False), v, x), x) == zero
+
+
+@pytest.mark.parametrize("depth,size", [(50, 25_549_352), pytest.param(101, 44_541_480, marks=pytest.mark.slow)])
+def test_published_sizes_pre_activated(depth, size):
+    """Of He et al.'s second version in its usual form, without biases in the convolutions."""
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
+    taps, made = jax.eval_shape(ResNet(depth, classes=1000, pre=True).init_with_output, jax.random.key(0), image)
+    assert sum(a.size for a in jax.tree.leaves(made["params"])) == size
+    three, short = jax.eval_shape(ResNet(depth, pre=True, stages=3).init_with_output, jax.random.key(0), image)
+    assert three["layer3"].shape == taps["layer3"].shape == (1, 14, 14, 1024) and "layer4" not in three
+    assert three["pooled"].shape == (1, 1024) and {n for n in made["params"] if n not in short["params"]} == {
+        "fc", *(f"layer4_block{i}" for i in range(3))}  # fmt: skip
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_a_pre_activated_block_adds_to_what_it_is_given(bottleneck):
+    """Without its last convolution it is the identity, of negative values too; its shortcut reads what norm and ReLU give."""
+    x = np.random.default_rng(0).normal(0, 2, (2, 6, 6, 16)).astype(np.float32)
+
+    def without_last(features, stride):
+        """What the block gives with and without its last convolution, and its parameters."""
+        block = PreResidual(features // (4 if bottleneck else 1), stride, bottleneck, norm="layer")
+        apply, start = (functools.partial(f, train=False) for f in (block.apply, block.init))
+        v = init.on_host(start, jax.random.key(0), x)
+        still = v["params"] | {last: jax.tree.map(jnp.zeros_like, v["params"][last])}
+        return ran(apply, v, x), ran(apply, {"params": still}, x), v["params"]
+
+    last = f"conv{3 if bottleneck else 2}"
+    whole, still, _ = without_last(16, 1)
+    assert not np.array_equal(whole, x) and np.array_equal(still, x)
+    _, still, params = without_last(32, 2)
+    normed = (x - x.mean((1, 2, 3), keepdims=True)) / x.std((1, 2, 3), keepdims=True)
+    short = np.maximum(normed, 0)[:, ::2, ::2] @ np.asarray(params["conv_short"]["kernel"])[0, 0]
+    np.testing.assert_allclose(still, short, rtol=1e-3, atol=1e-4)
+
+
+def test_what_a_pre_activated_network_does_not_take():
+    for more in ({"zero": True}, {"deep": True}, {"sk": 0.0625}):
+        with pytest.raises(ValueError, match="a pre-activated ResNet takes neither zero nor deep nor sk"):
+            jax.eval_shape(ResNet(50, pre=True, **more).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 
 def test_compute_type_leaves_means_and_weights_wide():
