@@ -50,15 +50,16 @@ def at_hand(config: dict) -> tuple[dict, list[str]]:
 
     Raises UserError: `data.root` is given and not right, or nothing is known of a data set that is not here.
     """
-    name, root = config["data"]["name"], config["data"]["root"]
-    if root or name not in blank.SIZES:
+    name, root = blank.known(config["data"]), config["data"]["root"]
+    if root or not name:
         return config, []
     try:
         open_data(config, None)
     except UserError:
         data = config["data"] | {"name": "blank", "args": {"of": name}}
         sizes = blank.SIZES[name]
-        counts = f"{sizes['records'].get(data['train'])} records, {sizes['classes']} classes, {sizes['words']} words"
+        counts = f"{sizes['records'].get(data['train'])} records, {sizes['classes']} classes"
+        counts += f", {sizes['words']} words" if sizes["words"] else ""
         return config | {"data": data}, [f"{name} is not at hand: compiled for its published sizes ({counts})"]
     return config, []
 

@@ -166,6 +166,16 @@ def test_a_set_of_known_size_need_not_be_at_hand(nowhere, tmp_path):
     assert batch["image"].shape == (64, 2, 32, 32, 3) and batch["text"].shape == (64, 2, 12) and batch["label"].shape == (64, 2)
 
 
+def test_so_need_not_coco_nor_imagenet(nowhere, tmp_path):
+    config, (told,) = compile.at_hand(plain("configs/coco.py:tiny", **{"data.args.records": None}))
+    assert told == "coco is not at hand: compiled for its published sizes (82783 records, 80 classes, 27297 words)"
+    built = stage.build(config, "damsm", tmp_path, evaluate=False)
+    batch = compile.batch_shapes(built, config["damsm"] | {"batch": 64})
+    assert batch["label"].shape == (64, 2, 80) and len(built.data.vocab) == 27297
+    config, (told,) = compile.at_hand(plain("configs/image.py:supcon,imagenet,tiny", **{"data.args.records": None}))
+    assert told == "imagenet2012 is not at hand: compiled for its published sizes (1281167 records, 1000 classes)"
+
+
 def test_a_set_that_should_be_there_is_missed(nowhere, tmp_path, described, capsys):
     assert compile.at_hand(plain())[1] == []  # rendered: nothing to miss
     code, _ = runs.command(

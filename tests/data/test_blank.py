@@ -3,7 +3,7 @@
 import pytest
 
 from supcon_jax.config import UserError
-from supcon_jax.data import blank, cub_layout
+from supcon_jax.data import blank, coco, cub_layout
 from supcon_jax.data.source import batches
 from supcon_jax.data.vocab import Vocab
 
@@ -14,6 +14,18 @@ def test_cub_has_its_published_sizes():
     assert len(Vocab.from_captions([*train.captions, *test.captions])) == 5450
     assert all("a" in caption.split() for captions in train.captions for caption in captions)
     assert sum(blank.SIZES["cub"]["records"][f"official_{split}"] for split in ("train", "test")) == 11788
+
+
+def test_coco_has_several_labels_and_imagenet_no_captions():
+    train, test = (blank.blank(split, of="coco") for split in ("train", "test"))
+    assert (len(train), len(test), train.labels.shape) == (82_783, 40_504, (82_783, 80))
+    assert set(coco.SPLITS) >= set(blank.SIZES["coco"]["records"]) and (train.labels.sum(1) == 1).all()
+    assert len(Vocab.from_captions([*train.captions, *test.captions])) == 27_297
+    data = {"name": "tfds", "args": {"builder": "imagenet2012"}}
+    assert blank.known(data) == "imagenet2012" and not blank.known({"name": "folder", "args": {}})
+    assert not blank.known({"name": "tfds", "args": {"builder": "svhn_cropped"}})
+    one = blank.blank("validation", of=blank.known(data))
+    assert one.captions is None and len(one) == 50_000 and len(one.classes) == 1000
 
 
 def test_its_batches_are_those_of_a_set(tmp_path):
