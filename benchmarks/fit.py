@@ -2,9 +2,10 @@
 
     python benchmarks/fit.py [--topology=v5e:2x4] [--only cub:dfgan coco:galip] [--search] [--out=benchmarks/results/fit.json]
 
-Each preset's own stage at its own batch; with --search what `--mode=compile --fit` finds, which takes several compilations of
-minutes each. Every line is written when it is found, and stages that stand in the file are not compiled again. Needs the extra
-tpu for TPU slices, gpu for GPU hosts; no data set (published sizes stand for it) and no weights.
+Each preset's own stage at its own batch, or the next smaller one that the slice can split; with --search what
+`--mode=compile --fit` finds, which takes several compilations of minutes each. Every line is written when it is found, and
+stages that stand in the file are not compiled again. Needs the extra tpu for TPU slices, gpu for GPU hosts; no data set
+(published sizes stand for it) and no weights.
 """
 
 import argparse
@@ -51,18 +52,18 @@ def measured(preset: str, target, search: bool, before: dict | None) -> dict:
     plain = configs.plain(configs.load(f"configs/{name}.py:{word}"))
     stage = plain["stages"][-1]
     plain, _ = compile.at_hand(plain)
-    told = before or part(compile.one(plain, stage, target))
+    unit, tries = len(target.devices), fit.Tries(plain, stage, target)
+    told = before or part(tries(plain[stage]["batch"] // unit * unit or unit))
     if not search:
         return told
-    tries = fit.Tries(plain, stage, target)
     _, best = fit.search(tries)
     return told | {"most": part(best) if best else None, "compilations": len(tries.made), "seconds": tries.seconds}
 
 
 def part(said: dict) -> dict:
     """What the table tells of a compilation."""
-    kept = ("batch", "devices", "slices", "records", "fits", "needs", "has", "flop", "collectives", "compile_seconds")
-    return {name: said[name] for name in kept} | {"door": said.get("door", "auto")}
+    kept = ("batch", "devices", "slices", "door", "records", "fits", "needs", "has", "flop", "collectives", "compile_seconds")
+    return {name: said[name] for name in kept}
 
 
 def write(found: dict, path: pathlib.Path) -> None:

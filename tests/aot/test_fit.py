@@ -1,6 +1,8 @@
 """The search for the largest batch, on machines whose limit is known."""
 
+import importlib.util
 import json
+import pathlib
 import shlex
 
 import pytest
@@ -158,3 +160,24 @@ def test_a_failure_of_the_compiler_ends_the_search(machine, monkeypatch, capsys)
     code, out = runs.command("--config=configs/shapes.py:tiny", "--mode=compile", "--topology=v5e:2x4", "--fit")
     assert code == 2 and "supcon_jax.main" not in out and len(asked) == 2
     assert "for another reason than memory: INTERNAL: Mosaic failed" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_benchmark_writes_each_line_once(machine, tmp_path, monkeypatch, capsys):
+    asked, _ = machine
+    spec = importlib.util.spec_from_file_location("benchmark", pathlib.Path(__file__).parents[2] / "benchmarks" / "fit.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    monkeypatch.setattr(benchmark, "find", fit.find)
+    words = ["--only", "shapes:damsm", "shapes:attngan", f"--out={tmp_path / 'fit.json'}"]
+    assert benchmark.main(words) == 0 and [one[:2] for one in asked] == [("damsm", 32), ("attngan", 16)]
+    assert benchmark.main(words) == 0 and len(asked) == 2  # nothing is compiled again
+    assert benchmark.main([*words, "--search"]) == 0
+    found = json.loads((tmp_path / "fit.json").read_text())
+    damsm, attngan = (found[f"shapes:{name} v5e:2x4"] for name in ("damsm", "attngan"))
+    assert (damsm["batch"], damsm["needs"], attngan["most"]["batch"], attngan["most"]["slices"]) == (32, 33 * GIB, 80, 1)
+    assert damsm["most"]["slices"] > 1 and damsm["most"]["batch"] > 152
+    text = (tmp_path / "fit.md").read_text()
+    assert "| shapes:attngan v5e:2x4 | 16 | 8 | 32.00 | 160.00 GiB | 80 | 160.00 |" in text
+    assert f"{damsm['most']['batch']} in {damsm['most']['slices']} slices" in text
+    monkeypatch.setattr(benchmark, "find", lambda name: (_ for _ in ()).throw(UserError("no such slice")))
+    assert benchmark.main(words) == 2 and "error: no such slice" in capsys.readouterr().err
