@@ -40,7 +40,7 @@ BAD = [
     ("cpc", "cpc.args.ahead=9", "at most 6, less than the 7 rows of patches .*config.cpc"),
     ("cpc", "cpc.args.skip=2", "less than config.cpc.args.ahead=2"),
     ("cpc", "cpc.args.negatives=foo", "one of batch, sequence, both"),
-    ("cpc", "cpc.nets.image.kind=vit", "resnet or conv"),
+    ("cpc", "cpc.nets.image.kind=vit", "resnet, resnet_v2 or conv"),
     ("cmc", "cmc.args.form=foo", "softmax or nce"),
     ("cmc", "cmc.args.graph=foo", "core or full"),
     ("cmc", "cmc.args.negatives=foo", "one of shared, per_anchor"),
