@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import pathlib
 import shutil
 
@@ -13,6 +12,7 @@ from PIL import Image
 import runs
 from data.layouts import all_layouts
 from supcon_jax import config
+from supcon_jax.data import fetch
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_student_of_a_fine_tuned_encoders_answers(tmp_path, capsys):
 
 @pytest.mark.data
 def test_two_steps_on_the_real_emoji(tmp_path, caplog, capsys):
-    root = pathlib.Path(os.environ.get("SUPCON_DATA", pathlib.Path.home() / ".cache" / "supcon_jax" / "data")) / "emoji"
+    root = pathlib.Path(fetch.home()) / "emoji"
     if not root.is_dir():
         pytest.skip("python -m supcon_jax.data.fetch emoji")
     check_run("configs/emoji.py:tiny", root, tmp_path / "w", caplog, capsys)
