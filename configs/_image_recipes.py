@@ -6,10 +6,11 @@ differs is how views are drawn, as solo-learn has it. The ImageNet recipes diffe
     SupCon: AutoAugment as published; the authors' code takes its library's later policy
     CPC: layer norms, as the second version of the paper has them (the first had no norms)
     CompRess: SEED's optimiser
+    false-negative cancellation: SimCLR's augmentation without RandAugment after it
 """
 
 IMAGENET = 1_281_167  # records
-METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
+METHODS = ("simclr", "fnc", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
            "barlow", "vicreg", "supervised")  # fmt: skip
 RESNET = {"net": "resnet_trunk", "depth": 50, "width": 1.0, "stem": "imagenet", "zero": True, "sk": 0.0, "groups": 1}
 SMALL_RESNET = {**RESNET, "depth": 18, "stem": "small", "zero": False}
@@ -46,6 +47,7 @@ def resnet18(records, views, share=1.0, queue=4096, epochs=200, batch=512, rate=
     steps, optim = records * epochs // batch, {"=model": SGD}
     wide = {
         "simclr": {"nets": {"project": {"dim": 128}}},
+        "fnc": {"args": {"queue": queue}, "nets": {"project": {"dim": 128}}},
         "supcon": {"nets": {"project": {"dim": 128}}},
         "moco_v1": {"args": {"queue": queue}, "nets": {"project": {"dim": 128}}},
         "moco_v2": {"args": {"queue": queue, "momentum": 0.99}, "nets": {"project": {"dim": 128}}},
@@ -153,6 +155,11 @@ RECIPES = {
     "views": {"recipe": "simclr"},
     "every": {"log": 100, "save": 2000},
     "evals": {"knn": {"k": 200, "temperature": 0.07}},
+    "fnc": recipe(  # the authors' command
+        4096, 100, lars(0.1, 4096, 100, name="lars", scale_by_batch="sqrt", weight_decay=1e-4),
+        args={"temperature": 0.1, "support": 8, "queue": 6 * 4096, "momentum": 0.999},
+        nets={"project": {"dim": 128, "layers": 3}},
+    ),
     "supcon": recipe(
         6144, 350, lars(0.4, 6144, 350, name="lars", weight_decay=1e-3), args={"recipe": "supcon", "temperature": 0.1},
         nets={"project": {"dim": 128, "hidden": 2048}},

@@ -4,7 +4,7 @@
     python -m supcon_jax.main --config=configs/image.py:byol,mnist5k
     python -m supcon_jax.main --config=configs/image.py:moco_v2,imagenet
 
-Words: a method (simclr supcon moco_v1 moco_v2 moco_v3 byol simsiam swav pcl cpc cmc pirl barlow vicreg, or supervised: no
+Words: a method (simclr fnc supcon moco_v1 moco_v2 moco_v3 byol simsiam swav pcl cpc cmc pirl barlow vicreg, or supervised: no
 pretraining, cross entropy from drawn weights), then a data set (shapes, mnist5k, digits, emoji, folder: small networks, minutes
 on two CPU cores; cifar10, cifar100, stl10, imagenette: ResNet-18, 200 epochs, see _image_recipes.py; imagenet: each paper's own
 recipe, with the departures that are listed there), then what changes it:
@@ -61,11 +61,13 @@ def get_config(word=""):
 
     simclr = {"temperature": 0.2, "negatives": "all", "sigma": 0.5, "prior": 0.1, "beta": 1.0, "most": 10,
               "threshold": 0.7, "mean": "anchors", "slices": 1}  # fmt: skip
+    fnc = {"temperature": 0.2, "support": 2, "queue": 512, "momentum": 0.99, "most": 10, "threshold": 0.7, "attract": True}
     supcon = {"temperature": 0.1, "base": None, "inside": False, "label_mode": "single", "positives": -1, "slices": 1}
     moco = {"temperature": 0.2, "queue": 4096, "momentum": 0.99, "shuffle": True}
     bank = {"temperature": 0.1, "drawn": 1024, "negatives": "shared", "momentum": 0.5}
     update(c, {
         "simclr": method("simclr", simclr, {"project": dict(net="simclr_head", dim=64, hidden=0, layers=2)}),
+        "fnc": method("fnc", fnc, {"project": dict(net="simclr_head", dim=64, hidden=0, layers=2)}),
         "supcon": method("supcon", supcon, {"project": dict(net="supcon_head", dim=64, hidden=0)}),
         "moco_v1": method("moco", {**moco, "temperature": 0.1}, {"project": dict(net="moco_head", dim=64)}),
         "moco_v2": method("moco", moco, {"project": dict(net="moco2_head", dim=64, hidden=0)}),
@@ -295,7 +297,7 @@ SLIM_HIDDEN = {"project": {"dim": 8, "hidden": 8}}
 SLIM_PREDICT = {**SLIM_HIDDEN, "predict": {"dim": 8, "hidden": 8}}
 SMALL = {"cpc": {**GRID, "width": 4, "patch": 8, "stride": 4}, "cmc": {**LABS, "width": 4}}
 PARTS = (  # method, nets, arguments
-    ("simclr", SLIM, {}), ("supcon", SLIM, {}),
+    ("simclr", SLIM, {}), ("fnc", SLIM, {"support": 1, "queue": 32, "most": 3}), ("supcon", SLIM, {}),
     ("moco_v1", SLIM, {"queue": 32}), ("moco_v2", SLIM, {"queue": 32}), ("moco_v3", SLIM_PREDICT, {}),
     ("byol", SLIM_PREDICT, {}), ("simsiam", SLIM_PREDICT, {}),
     ("swav", SLIM_HIDDEN, {"prototypes": 12, "queue": 32}),

@@ -64,6 +64,7 @@ RULES = {
     ("pcl", "queue"): queue,
     ("student", "queue"): queue,
     ("swav", "queue"): queue_or_none,
+    ("fnc", "queue"): queue_or_none,
     ("pirl", "patch"): patch,
     ("cpc", "ahead"): ahead,
     ("cpc", "skip"): skip,

@@ -111,6 +111,7 @@ RANGES = (
     ("*.args.slices", int, lambda x: x >= 1, "at least 1; 1 encodes the batch at once"),
     ("*.args.momentum", NUMBER, lambda x: 0 <= x <= 1, "a share in [0, 1]; 1 stands still"),
     ("*.args.queue", int, lambda x: x >= 0, "a number of rows, 0 for none"),
+    ("*.args.support", int, lambda x: x >= 0, "a number of views >= 0"),
     ("*.args.queue_start", int, lambda x: x >= 0, "a number of steps >= 0"),
     ("*.args.prototypes", int, lambda x: x >= 2, "at least 2"),
     ("*.args.eps", NUMBER, lambda x: x > 0, "a number > 0 (0.05 and 0.03 are usual)"),

@@ -23,7 +23,7 @@ FULL = {
     "emoji": ("", "plain", "multi", "small", "quick", "dmgan", "dfgan", "ssagan", "damsm", "attngan"),
     "folder": ("", "plain", "multi", "small", "damsm", "attngan"),
 }  # fmt: skip
-METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
+METHODS = ("simclr", "fnc", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
            "barlow", "vicreg", "supervised")  # fmt: skip
 VARIANTS = ("dcl", "dclw", "debiased", "hard", "eliminated", "attracted", "simclr_v2", "quick", "by_shape", "both")
 MEASURED = ("fewshot", "clusters", "robustness")

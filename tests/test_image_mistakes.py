@@ -31,6 +31,7 @@ BAD = [
     ("moco_v1", "moco_v1.args.queue=8", "a multiple of config.moco_v1.batch=16, such as 16$"),
     ("moco_v2", "moco_v2.args.queue=0", "a multiple of config.moco_v2.batch=16"),
     ("pcl", "pcl.args.queue=24", "a multiple of config.pcl.batch=16"),
+    ("fnc", "fnc.args.queue=24", "a multiple of config.fnc.batch=16"),
     ("swav", "swav.args.queue=24", "a multiple of config.swav.batch=16"),
     ("byol,seed", "student.args.queue=40", "a multiple of config.student.batch=16"),
     ("byol,seed", "student.args.kind=foo", "seed or compress"),

@@ -3,6 +3,7 @@
 ENCODERS = {  # what learns an encoder of pictures, from pictures alone or with their labels
     "simclr": "supcon_jax.methods.simclr:simclr",
     "supcon": "supcon_jax.methods.simclr:supcon",
+    "fnc": "supcon_jax.methods.fnc:fnc",
     "moco": "supcon_jax.methods.moco:moco",
     "moco3": "supcon_jax.methods.moco:moco3",
     "byol": "supcon_jax.methods.byol:byol",

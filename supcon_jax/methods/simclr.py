@@ -59,9 +59,8 @@ def simclr(
     slices: the pictures are encoded in so many parts, see ops.slices; BatchNorm is then of one part.
     Returns a Task with the player "model" and the head "features".
     Raises ValueError: unknown words.
-    Differs from: Huynh et al., whose false negatives are looked for by eight further views of each picture, coded by a moving
-        average of the network, among a memory of earlier batches too; here the batch's own two views of it vote, by the network
-        itself, among the batch (ops.similar.cancelled takes support views).
+    Differs from: Huynh et al., whose false negatives are looked for by further views of each picture and by a teacher, among
+        keys of earlier batches too: that is methods.fnc. Here the batch's own two views vote, by the network itself.
     """
     if negatives not in NEGATIVES:
         raise ValueError(f"negatives={negatives!r}: use one of {', '.join(NEGATIVES)}")

@@ -42,14 +42,15 @@ def run(nets, params, stats, x, names, *, train=True):
     return out, stats
 
 
-def views(batch, key, *, recipe, size, norm="", change=(), small=0):
-    """The views of a batch's pictures as the recipe draws them, one array f32[n, v, s, s, 3] for each resolution.
+def views(batch, key, *, recipe, size, norm="", change=(), small=0, more=0):
+    """The views of a batch's pictures as the recipe draws them, one array f32[n, v, s, s, 3] for each resolution. more: so many
+    further ones of full size.
 
     Where a row of the batch holds two pictures (data.partner), every second view is one of the second picture: views that
     attract are then of two pictures of one class, or, with labels that mean nothing, of any two.
     """
     draw = functools.partial(
-        recipes.crops, key=key, recipe=recipe, size=size, small=small, norm=norm, change=dict(change)
+        recipes.crops, key=key, recipe=recipe, size=size, small=small, norm=norm, change=dict(change), more=more
     )
     first = draw(batch["image"][:, 0])
     if batch["image"].shape[1] == 1:

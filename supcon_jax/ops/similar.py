@@ -1,5 +1,7 @@
 """Pairs that look too much alike to be negatives: left out by a threshold, or the nearest few cancelled or made positives."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -50,23 +52,44 @@ def cancelled(q, support=None, *, most=10, threshold=0.7, attract=False):
     score = jnp.where(same_record(q, q), LOWEST, _scores(q, support))
     if q.valid is not None:
         score = jnp.where(q.valid.astype(bool)[None, :], score, LOWEST)
+    return q.replace(label=nearest(score, index, most, threshold)), cancelling(attract)
+
+
+def nearest(score, index, most, threshold):
+    """Who is no negative: ids of the `most` keys of greatest score, i32[n, most], -1 in the place of those not above the
+    threshold. score: [n, m], LOWEST where a key is none of these. index: i32[m], the keys' ids."""
     best, place = jax.lax.top_k(score, most)
-    q = q.replace(label=jnp.where(best > jnp.maximum(threshold, LOWEST / 2), index[place], -1))
+    return jnp.where(best > jnp.maximum(threshold, LOWEST / 2), index[place], -1)
+
+
+def cancelling(attract):
+    """{"weights", "veto"} for query rows whose label holds ids of false negatives, i32[n, most], -1 for none: positives with
+    `attract`, else left out. A row is no key of itself, and the other rows of its record are its positives."""
 
     def found(q, k):
         return jnp.any((q.label[:, None, :] == k.index[None, :, None]) & (k.index >= 0)[None, :, None], axis=2)
 
     if attract:
-        return q, {"weights": lambda q, k: same_record(q, k) | found(q, k), "veto": same_index}
-    return q, {"weights": same_record, "veto": lambda q, k: same_index(q, k) | found(q, k)}
+        return {"weights": lambda q, k: same_record(q, k) | found(q, k), "veto": same_index}
+    return {"weights": same_record, "veto": lambda q, k: same_index(q, k) | found(q, k)}
+
+
+def closest(support, k):
+    """The greatest product of any of a row's support with each key, [n, m]: one [n, m] at a time, and no gradient.
+
+    support: [n, s, d]. k: [m, d].
+    """
+    support, k = jax.lax.stop_gradient((support.astype(k.dtype), k))
+    exact = {"precision": jax.lax.Precision.HIGHEST, "preferred_element_type": wide(k)}
+    products = (jnp.einsum("nd,md->nm", support[:, i], k, **exact) for i in range(support.shape[1]))
+    return functools.reduce(jnp.maximum, products)
 
 
 def _scores(q, support):
     """The greatest cosine of each row's support with each row, [n, n]."""
     x = jax.lax.stop_gradient(q.x)
     if support is not None:
-        exact = {"precision": jax.lax.Precision.HIGHEST, "preferred_element_type": wide(x)}
-        return jnp.max(jnp.einsum("nsd,md->nsm", jax.lax.stop_gradient(support).astype(x.dtype), x, **exact), axis=1)
+        return closest(support, x)
     n = len(x)
     s = logits(q.replace(x=x), q.replace(x=x), 1.0)
     if q.valid is not None:

@@ -157,7 +157,7 @@ def own_norm(recipe):
     return _named(recipe).norm
 
 
-def crops(images, key, *, recipe, size, small=0, norm="", change=()):
+def crops(images, key, *, recipe, size, small=0, norm="", change=(), more=0):
     """The augmented views of each picture, normalised: pictures and views draw on their own, from one key.
 
     Every number is drawn as a vector over the whole batch, so that the views do not depend on how it is split over devices.
@@ -165,7 +165,8 @@ def crops(images, key, *, recipe, size, small=0, norm="", change=()):
 
     images: u8[n, h, w, 3]; floating ones are taken to be in [0, 1]. recipe: a name in RECIPES. size, small: of the views;
     small is read where the recipe has small views only. norm: a name in NORMS, or "lab"; the recipe's own if "".
-    change: mapping of View's fields to values that replace those of every view.
+    change: mapping of View's fields to values that replace those of every view. more: further views of full size, drawn as
+    the recipe's first one is, behind its own.
     Returns a tuple with one f32[n, v, s, s, 3] for each size: all views in the order of the recipe.
     Raises ValueError: an unknown recipe, norm or field, or small views without a size.
     """
@@ -174,7 +175,7 @@ def crops(images, key, *, recipe, size, small=0, norm="", change=()):
     if made.small and small <= 0:
         raise ValueError(f"the recipe {recipe} has small views: give their size, views.small (96 beside 224)")
     pictures, out, number = planes(images), [], 0
-    for views, side in ((made.views, size), (made.small, small)):
+    for views, side in (((*made.views, *made.views[:1] * more), size), (made.small, small)):
         parts = []
         for view, alike in itertools.groupby(_changed(view, change) for view in views):
             count = len(list(alike))

@@ -23,6 +23,7 @@ CONTRAST, ALONE = (69.0, 67.0, 15), (66.0, 66.5, 12)
 LEAD, APART = 5, 4  # above the drawn encoder with its averages, above the twin
 METHODS = {  # steps, settings, what breaks it, bounds
     "simclr": (300, {}, (PAIRS,), CONTRAST),
+    "fnc": (300, {}, (PAIRS,), CONTRAST),
     "supcon": (300, {}, (PAIRS,), CONTRAST),
     "moco_v1": (300, QUEUE, (PAIRS,), CONTRAST),
     "moco_v2": (300, QUEUE, (PAIRS,), CONTRAST),

@@ -20,6 +20,7 @@ CASES = {
     "simclr attracted": {"negatives": "attracted", "most": 3, "threshold": 0.2},
     **{f"simclr {name}": {"negatives": name} for name in ("weighted", "hard", "decoupled", "hardened")},
     "simclr debiased": {"negatives": "debiased", "prior": 0.02},  # with 0.1 some rows near the bound, where rounding grows
+    "fnc": {"temperature": 0.5}, "fnc eliminated": {"attract": False, "queue": 0},
     "supcon": {}, "supcon capped": {"positives": 1}, "moco": {}, "moco3": {}, "moco3 vit": {}, "byol": {},
     "simsiam": {}, "swav": {"queue_start": 1}, "pcl": {"start": 0}, "cmc": {"form": "nce", "negatives": "per_anchor"},
     "pirl": {}, "cpc": {}, "cpc_audio": {}, "barlow": {}, "vicreg": {}, "student seed": {},
@@ -27,8 +28,8 @@ CASES = {
     "finetune projected": {"layers": 1}, "distil": {"alpha": 0.5, "temperature": 0.5},
 }  # fmt: skip
 # by hand: those whose path another case takes too
-LONG = ("simclr decoupled", "simclr debiased", "simclr hardened", "simclr weighted", "simclr attracted", "supcon capped",
-        "moco3 vit")  # fmt: skip
+LONG = ("simclr decoupled", "simclr debiased", "simclr hardened", "simclr weighted", "simclr attracted", "fnc eliminated",
+        "supcon capped", "moco3 vit")  # fmt: skip
 GROUPS = {"moco": 2, "simclr sliced": 2}
 STEPS, B = 5, 16
 
@@ -40,7 +41,7 @@ def task_of(case, devices):
         return w.sounding(devices, tiny.keeping(0.02)["model"]), {}
     nets = w.nets_of(name, groups=GROUPS[case]) if case in GROUPS else w.vit() if case == "moco3 vit" else None
     tx = w.adamw() if case == "moco3 vit" else tiny.keeping(0.02)["model"]
-    more = {"queue": 2 * B} if name in ("moco", "swav", "pcl", "student") else {}
+    more = {"queue": 2 * B} if name in ("fnc", "moco", "swav", "pcl", "student") else {}
     if "drawn" in w.OPTIONS[name]:
         more["drawn"] = 8
     task = w.made(name, devices, nets=nets, tx=tx, **{**more, **CASES[case]})

@@ -22,9 +22,10 @@ from supcon_jax.views import recipes
 
 N, SIZE, RECORDS, CLASSES, D, STEPS, EPOCH = 8, 12, 20, 3, 5, 4, 2
 PLAIN = (("jitter", (0.0,) * 4), ("gray", 0.0), ("blur", 0.0), ("solarize", 0.0))  # crops and mirrors alone compile quickly
-NAMES = ("simclr", "supcon", "moco", "moco3", "byol", "simsiam", "swav", "pcl", "cmc", "pirl", "cpc", "barlow", "vicreg")
+NAMES = ("simclr", "fnc", "supcon", "moco", "moco3", "byol", "simsiam", "swav", "pcl", "cmc", "pirl", "cpc", "barlow", "vicreg")
 OPTIONS = {
     "simclr": {"temperature": 0.2}, "supcon": {"temperature": 0.2},
+    "fnc": {"recipe": "shapes", "support": 1, "queue": 2 * N, "momentum": 0.7, "most": 3, "threshold": 0.9},
     "moco": {"recipe": "shapes", "queue": 2 * N, "momentum": 0.7},
     "moco3": {"recipe": "shapes", "temperature": 0.5, "momentum": 0.7}, "byol": {"recipe": "shapes", "momentum": 0.7},
     "simsiam": {"recipe": "shapes"}, "swav": {"small": 6, "prototypes": 7, "queue": 2 * N, "eps": 0.2},
@@ -47,7 +48,8 @@ def nets_of(name, **more):
     if name == "cpc":
         return {"image": patch_grid("conv", 1, 6, 6, 3, **more), "context": RowContext(4, 1)}
     one = {
-        "simclr": {"project": heads.simclr(D)}, "supcon": {"project": heads.moco2(D)}, "moco": {"project": heads.moco2(D)},
+        "simclr": {"project": heads.simclr(D)}, "fnc": {"project": heads.simclr(D)},
+        "supcon": {"project": heads.moco2(D)}, "moco": {"project": heads.moco2(D)},
         "moco3": {"project": heads.moco3(D, 6), "predict": heads.moco3_predictor(D, 6)},
         "byol": {"project": heads.byol(D, 6), "predict": heads.byol(D, 6)},
         "simsiam": {"project": heads.simsiam(D, 0, 2), "predict": heads.simsiam_predictor(D, 4)},
