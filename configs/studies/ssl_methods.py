@@ -6,7 +6,7 @@ Rates, temperatures and momenta are those of the small preset, which were not tu
 
 from supcon_jax.study import REPRESENTATION
 
-METHODS = ("simclr", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
+METHODS = ("simclr", "fnc", "supcon", "moco_v1", "moco_v2", "moco_v3", "byol", "simsiam", "swav", "pcl", "cpc", "cmc", "pirl",
            "barlow", "vicreg", "supervised")  # fmt: skip
 
 
