@@ -18,7 +18,7 @@ def told(share):
 def get_study():
     return {
         "title": "Few labels: from drawn weights, or after pretraining without labels",
-        "config": "configs/image.py:simclr,shapes,quick",
+        "config": "configs/image.py:simclr,shapes,quick,both",
         "stage": "last",
         "seeds": (0, 1, 2),
         "variants": {name(way, s): {"words": words, **told(s)} for way, words in WAYS.items() for s in SHARES},

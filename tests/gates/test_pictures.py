@@ -23,7 +23,7 @@ CONTRAST, ALONE = (69.0, 67.0, 15), (66.0, 66.5, 12)
 LEAD, APART = 5, 4  # above the drawn encoder with its averages, above the twin
 METHODS = {  # steps, settings, what breaks it, bounds
     "simclr": (300, {}, (PAIRS,), CONTRAST),
-    "fnc": (300, {}, (PAIRS,), CONTRAST),
+    "fnc": (300, {}, (PAIRS | {"last.args.support": 0},), CONTRAST),  # every second view is of another picture: two, no more
     "supcon": (300, {}, (PAIRS,), CONTRAST),
     "moco_v1": (300, QUEUE, (PAIRS,), CONTRAST),
     "moco_v2": (300, QUEUE, (PAIRS,), CONTRAST),
