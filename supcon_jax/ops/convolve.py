@@ -15,8 +15,9 @@ def convolve(x, kernel, strides, padding, *, lhs_dilation=None, rhs_dilation=Non
 
     For `flax.linen.Conv(conv_general_dilated=convolve)`. Its gradients are convolutions again, of other layouts. XLA's
     CPU compiler brings those into the one layout that it has a fast product for, but not inside loops (jaxlib 0.10.2,
-    0.12), where they take fifty times as long: there they are written in that layout at once. Elsewhere, and in values,
-    nothing differs.
+    0.12), where they take fifty times as long: on CPU that of the image is written in that layout at once. That of the kernel
+    is slow in any layout, as the gradient stands for a kernel as large as the picture: on CPU it is a product of patches, 2 to
+    11 times as fast from 8 to 32 px. Elsewhere, and in values, nothing differs.
 
     strides: (rows, columns). padding: "SAME", "VALID" or ((low, high), (low, high)).
     Raises ValueError: dilation or groups, which no network here has inside a loop.
@@ -105,15 +106,20 @@ def _of_image(x, kernel, grad, strides, padding, precision):
 
 
 def _of_kernel(x, kernel, grad, strides, padding, precision):
-    """The image convolved with the gradient: channels stand for pictures, pictures for channels."""
-    ends = []
-    for size, side, step, (low, _), out in zip(x.shape[1:3], kernel.shape, strides, padding, grad.shape[1:3]):
-        ends.append((low, side + (out - 1) * step - size - low))
-    found = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0), grad.transpose(1, 2, 0, 3), (1, 1), ends,
-        rhs_dilation=strides, dimension_numbers=LAYOUT, precision=precision,
-    )  # fmt: skip
-    return found.transpose(1, 2, 0, 3)
+    """The patches of the image times the gradient at their place, a row of it at a time: patches of a row stay in the cache."""
+    (high, wide, channels, _), (down, right), (rows, columns) = kernel.shape, strides, grad.shape[1:3]
+    acc = jnp.promote_types(x.dtype, jnp.float32)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+
+    def add(i, total):
+        band = lax.dynamic_slice_in_dim(x, i * down, high, axis=1)
+        ends = [slice(b, b + (columns - 1) * right + 1, right) for b in range(wide)]
+        patches = jnp.concatenate([band[:, a, end] for a in range(high) for end in ends], axis=-1)
+        here = lax.dynamic_index_in_dim(grad, i, axis=1, keepdims=False)
+        return total + jnp.einsum("nwk,nwd->kd", patches, here, precision=precision, preferred_element_type=acc)
+
+    total = lax.fori_loop(0, rows, add, jnp.zeros((high * wide * channels, kernel.shape[3]), acc))
+    return total.reshape(kernel.shape).astype(kernel.dtype)
 
 
 _convolve = jax.custom_vjp(_plain, nondiff_argnums=(2, 3, 4))
