@@ -52,6 +52,7 @@ REPRESENTATION = (  # what studies of encoders of pictures look at, with the wor
     "spectrum/spectrum_h_std", "spectrum/spectrum_h_rank", "spectrum/spectrum_z_std", "spectrum/spectrum_z_rank",
     "spectrum/spectrum_z_alignment", "spectrum/spectrum_z_uniformity", "seconds",
 )  # fmt: skip
+FEATURES = tuple(name for name in REPRESENTATION if "_z_" not in name)  # where some have no projection, as classifiers
 
 
 # ---- running

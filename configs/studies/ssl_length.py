@@ -1,10 +1,9 @@
 """Length of training: SimCLR against the same encoder trained with labels, from drawn weights."""
 
-from supcon_jax.study import REPRESENTATION
+from supcon_jax.study import FEATURES
 
 STEPS = (150, 300, 600, 1200)
 WAYS = {"simclr": {}, "supervised": {"words": "supervised"}}
-METRICS = tuple(metric for metric in REPRESENTATION if "_z_" not in metric)  # a classifier has no projection
 
 
 def get_study():
@@ -15,7 +14,7 @@ def get_study():
         "seeds": (0, 1, 2),
         "variants": {f"{way}_{n}": {**how, "last.steps": n} for way, how in WAYS.items() for n in STEPS},
         "reference": "supervised_300",
-        "metrics": METRICS,
+        "metrics": FEATURES,
         "axis": {way: {f"{way}_{n}": n for n in STEPS} for way in WAYS},
         "axis_title": "steps",
     }

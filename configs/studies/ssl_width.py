@@ -1,10 +1,9 @@
 """Width and depth of the encoder: SimCLR against the same encoder trained with labels, from drawn weights, as long."""
 
-from supcon_jax.study import REPRESENTATION
+from supcon_jax.study import FEATURES
 
 WIDTHS, DEPTHS = (8, 16, 32), (2, 4)
 WAYS = {"simclr": {}, "supervised": {"words": "supervised"}}
-METRICS = tuple(metric for metric in REPRESENTATION if "_z_" not in metric)  # a classifier has no projection
 
 
 def get_study():
@@ -18,7 +17,7 @@ def get_study():
             **{f"{way}_depth_{d}": {**how, "last.nets.image.depth": d} for way, how in WAYS.items() for d in DEPTHS},
         },
         "reference": "supervised_width_16",
-        "metrics": METRICS,
+        "metrics": FEATURES,
         "axis": {way: {f"{way}_width_{w}": w for w in WIDTHS} for way in WAYS},
         "axis_title": "channels of the first layer",
     }

@@ -16,8 +16,8 @@ def convolve(x, kernel, strides, padding, *, lhs_dilation=None, rhs_dilation=Non
     For `flax.linen.Conv(conv_general_dilated=convolve)`. Its gradients are convolutions again, of other layouts. XLA's
     CPU compiler brings those into the one layout that it has a fast product for, but not inside loops (jaxlib 0.10.2,
     0.12), where they take fifty times as long: on CPU that of the image is written in that layout at once. That of the kernel
-    is slow in any layout, as the gradient stands for a kernel as large as the picture: on CPU it is a product of patches, 2 to
-    11 times as fast from 8 to 32 px. Elsewhere, and in values, nothing differs.
+    is slow in any layout, as the gradient stands for a kernel as large as the picture: on CPU it is a product of patches, which
+    made a step of ResNet-18 at 32 px three times as fast. Elsewhere, and in values, nothing differs.
 
     strides: (rows, columns). padding: "SAME", "VALID" or ((low, high), (low, high)).
     Raises ValueError: dilation or groups, which no network here has inside a loop.

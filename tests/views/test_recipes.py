@@ -154,6 +154,15 @@ def test_equal_pictures_have_views_of_their_own():
     assert apart.min() > 1e-3
 
 
+def test_further_views_leave_the_recipes_own_as_they_are():
+    images = pictures(4)
+    base, more = (np.asarray(views(images, recipe="byol", more=count)[0]) for count in (0, 2))
+    assert more.shape[1] == 4
+    np.testing.assert_allclose(more[:, :2], base, atol=1e-6)
+    apart = np.abs(more[:, :, None] - more[:, None]).max((0, 3, 4, 5)) + np.eye(4)
+    assert apart.min() > 1e-3  # each is drawn by itself
+
+
 def test_bytes_and_floats_are_the_same_picture():
     images = pictures(4)
     want = views(images, recipe="moco_v2")[0]
